@@ -200,13 +200,18 @@ impl<'a> Session<'a> {
                 registries,
             });
         }
-        // Both registries are needed in any case: ask for all of it at once.
-        let mut missing: Vec<StateKey> = [registries.agents, registries.policies]
-            .into_iter()
-            .flat_map(|address| [StateKey::Account(address), StateKey::Code(address)])
-            .filter(|key| !snapshot.contains(key))
-            .collect();
-        if !missing.is_empty() {
+        // The agent registry comes first; whoever lacks it will lack the other, too, so ask for both at once.
+        let keys = |address| [StateKey::Account(address), StateKey::Code(address)];
+        if !keys(registries.agents)
+            .iter()
+            .all(|key| snapshot.contains(key))
+        {
+            let both = [registries.agents, registries.policies];
+            let mut missing: Vec<StateKey> = both
+                .into_iter()
+                .flat_map(keys)
+                .filter(|key| !snapshot.contains(key))
+                .collect();
             missing.sort_unstable();
             missing.dedup();
             return Err(EvalError::Missing(missing));

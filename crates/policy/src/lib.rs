@@ -19,7 +19,10 @@ mod header;
 pub mod names;
 mod profile;
 mod proof;
+pub mod rules;
 mod snapshot;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod warm;
 mod witness;
 
