@@ -1,6 +1,6 @@
 //! `writ-sidecar init`: captures the pod's traffic, and proves it before any other container runs.
 
-use writ_redirect::{Ipv6, Proof, Redirect, RedirectError, apply};
+use writ_redirect::{Ipv6, Ports, Proof, Redirect, RedirectError, apply};
 
 /// Which traffic is captured, for whom. `init` and `validate` must be given the same.
 #[derive(clap::Args, Clone, Debug)]
@@ -9,11 +9,39 @@ pub struct RedirectArgs {
     #[arg(long, env = "WRIT_SIDECAR_UID", value_name = "UID")]
     pub sidecar_uid: u32,
     /// TCP ports that the pod's containers may use among themselves, separated by commas.
-    #[arg(long, env = "WRIT_LOCAL_PORTS", value_name = "PORT", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "WRIT_LOCAL_PORTS",
+        value_name = "PORT",
+        value_delimiter = ','
+    )]
     pub local_ports: Vec<u16>,
     /// Whether IPv6 is captured like IPv4, or dropped.
     #[arg(long, env = "WRIT_IPV6", value_enum, default_value_t = Ipv6Mode::On)]
     pub ipv6: Ipv6Mode,
+    /// The sidecar's ports, if other than the usual ones.
+    #[command(flatten)]
+    pub ports: PortArgs,
+}
+
+/// The ports on which the sidecar listens, as in its configuration.
+#[derive(clap::Args, Clone, Debug)]
+pub struct PortArgs {
+    /// Captured outbound connections.
+    #[arg(long, env = "WRIT_OUTBOUND_PORT", value_name = "PORT", default_value_t = Ports::default().outbound)]
+    pub outbound_port: u16,
+    /// Captured inbound connections.
+    #[arg(long, env = "WRIT_INBOUND_PORT", value_name = "PORT", default_value_t = Ports::default().inbound)]
+    pub inbound_port: u16,
+    /// Health, readiness and metrics.
+    #[arg(long, env = "WRIT_ADMIN_PORT", value_name = "PORT", default_value_t = Ports::default().status)]
+    pub admin_port: u16,
+    /// The local API.
+    #[arg(long, env = "WRIT_API_PORT", value_name = "PORT", default_value_t = Ports::default().local_api)]
+    pub api_port: u16,
+    /// DNS.
+    #[arg(long, env = "WRIT_DNS_PORT", value_name = "PORT", default_value_t = Ports::default().dns)]
+    pub dns_port: u16,
 }
 
 /// Whether the pod uses IPv6.
@@ -35,7 +63,15 @@ impl RedirectArgs {
             Ipv6Mode::On => Ipv6::On,
             Ipv6Mode::Off => Ipv6::Off,
         };
+        let ports = Ports {
+            outbound: self.ports.outbound_port,
+            inbound: self.ports.inbound_port,
+            status: self.ports.admin_port,
+            local_api: self.ports.api_port,
+            dns: self.ports.dns_port,
+        };
         Ok(Redirect::new(self.sidecar_uid)?
+            .with_ports(ports)?
             .with_local_ports(self.local_ports.iter().copied())?
             .with_ipv6(ipv6))
     }
@@ -59,4 +95,58 @@ pub fn run(args: &Args) -> Result<Proof, RedirectError> {
     let applied = apply(&args.redirect.redirect()?)?;
     tracing::info!(v4 = ?applied.v4, v6 = ?applied.v6, "redirection installed");
     crate::validate::prove(&args.redirect)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )]
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: RedirectArgs,
+    }
+
+    fn parsed(line: &str) -> Result<Redirect, String> {
+        let cli = Cli::try_parse_from(line.split_whitespace()).map_err(|e| e.to_string())?;
+        cli.args.redirect().map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_flags_say_what_is_captured() {
+        let redirect =
+            parsed("init --sidecar-uid 40000 --local-ports 6379,9090 --ipv6 off --dns-port 15999")
+                .unwrap();
+        let ports = Ports {
+            dns: 15999,
+            ..Ports::default()
+        };
+        let expected = Redirect::new(40000).and_then(|r| r.with_ports(ports));
+        let expected = expected
+            .and_then(|r| r.with_local_ports([6379, 9090]))
+            .unwrap()
+            .with_ipv6(Ipv6::Off);
+        assert_eq!(redirect, expected);
+    }
+
+    #[test]
+    fn a_missing_or_impossible_value_is_refused() {
+        for line in [
+            "init",
+            "init --sidecar-uid 0",
+            "init --sidecar-uid 40000 --local-ports 53",
+            "init --sidecar-uid 40000 --local-ports 15801",
+            "init --sidecar-uid 40000 --ipv6 maybe",
+            "init --sidecar-uid 40000 --dns-port 15801",
+        ] {
+            assert!(parsed(line).is_err(), "{line}");
+        }
+    }
 }

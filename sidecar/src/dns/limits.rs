@@ -52,7 +52,12 @@ impl TokenBucket {
     /// A full bucket.
     #[must_use]
     pub fn new(per_second: u32, burst: u32, now: Duration) -> Self {
-        Self { per_second, burst, level: u128::from(burst) * TOKEN, filled: now }
+        Self {
+            per_second,
+            burst,
+            level: u128::from(burst) * TOKEN,
+            filled: now,
+        }
     }
 
     /// Takes one token, if there is one. `now` that goes back fills nothing.
@@ -60,8 +65,13 @@ impl TokenBucket {
         let passed = now.saturating_sub(self.filled).as_nanos();
         self.filled = self.filled.max(now);
         let full = u128::from(self.burst) * TOKEN;
-        self.level = self.level.saturating_add(passed.saturating_mul(u128::from(self.per_second))).min(full);
-        let Some(rest) = self.level.checked_sub(TOKEN) else { return false };
+        self.level = self
+            .level
+            .saturating_add(passed.saturating_mul(u128::from(self.per_second)))
+            .min(full);
+        let Some(rest) = self.level.checked_sub(TOKEN) else {
+            return false;
+        };
         self.level = rest;
         true
     }
@@ -69,7 +79,12 @@ impl TokenBucket {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )]
     use super::*;
     use proptest::prelude::*;
 
@@ -77,8 +92,14 @@ mod tests {
     fn a_burst_is_followed_by_the_rate() {
         let mut bucket = TokenBucket::new(10, 3, Duration::ZERO);
         let at = |millis| Duration::from_millis(millis);
-        assert_eq!([0, 0, 0, 0].map(|t| bucket.take(at(t))), [true, true, true, false]);
-        assert_eq!([99, 100, 100, 200].map(|t| bucket.take(at(t))), [false, true, false, true]);
+        assert_eq!(
+            [0, 0, 0, 0].map(|t| bucket.take(at(t))),
+            [true, true, true, false]
+        );
+        assert_eq!(
+            [99, 100, 100, 200].map(|t| bucket.take(at(t))),
+            [false, true, false, true]
+        );
     }
 
     proptest! {

@@ -165,11 +165,15 @@ impl Question {
             Outcome::NoSuchName => self.reply.message(ResponseCode::NXDomain, None),
             Outcome::Failed => self.reply.message(
                 ResponseCode::ServFail,
-                Some((NO_REACHABLE_AUTHORITY, "writ: no name server of the pod answered")),
+                Some((
+                    NO_REACHABLE_AUTHORITY,
+                    "writ: no name server of the pod answered",
+                )),
             ),
-            Outcome::Busy => self
-                .reply
-                .message(ResponseCode::Refused, Some((BLOCKED, "writ: too many queries, try again later"))),
+            Outcome::Busy => self.reply.message(
+                ResponseCode::Refused,
+                Some((BLOCKED, "writ: too many queries, try again later")),
+            ),
         };
         let limit = match transport {
             Transport::Udp => usize::from(self.reply.payload),
@@ -185,7 +189,8 @@ impl Question {
 }
 
 fn answerable(record: &Record) -> bool {
-    matches!(record.data, RData::A(_) | RData::AAAA(_) | RData::CNAME(_)) && record.dns_class == DNSClass::IN
+    matches!(record.data, RData::A(_) | RData::AAAA(_) | RData::CNAME(_))
+        && record.dns_class == DNSClass::IN
 }
 
 /// The parts of a query that its answer repeats.
@@ -208,7 +213,8 @@ impl Reply {
             if let Some((info, text)) = extended {
                 let mut data = info.to_be_bytes().to_vec();
                 data.extend_from_slice(text.as_bytes());
-                edns.options_mut().insert(EdnsOption::Unknown(EXTENDED_ERROR, data));
+                edns.options_mut()
+                    .insert(EdnsOption::Unknown(EXTENDED_ERROR, data));
             }
             message.set_edns(edns);
         }
@@ -216,7 +222,9 @@ impl Reply {
     }
 
     fn respond(&self, code: ResponseCode, extended: Option<(u16, &str)>) -> Answer {
-        self.message(code, extended).to_vec().map_or(Answer::Ignore, Answer::Respond)
+        self.message(code, extended)
+            .to_vec()
+            .map_or(Answer::Ignore, Answer::Respond)
     }
 }
 
@@ -241,7 +249,10 @@ fn header(request: &Metadata, code: ResponseCode) -> Message {
 ///   address records are needed and the others carry data of the name's owner.
 #[must_use]
 pub fn decide(message: &[u8], families: Families, allowed: impl Fn(&str) -> bool) -> Decision {
-    let quietly = |answer| Decision { answer, refused: None };
+    let quietly = |answer| Decision {
+        answer,
+        refused: None,
+    };
     let Some(&[id0, id1, flags, ..]) = message.get(..HEADER) else {
         return quietly(Answer::Ignore);
     };
@@ -259,16 +270,29 @@ pub fn decide(message: &[u8], families: Families, allowed: impl Fn(&str) -> bool
     let Ok(request) = Message::from_vec(message) else {
         return error(ResponseCode::FormErr);
     };
-    if request.metadata.message_type != MessageType::Query || request.metadata.op_code != OpCode::Query {
+    if request.metadata.message_type != MessageType::Query
+        || request.metadata.op_code != OpCode::Query
+    {
         return error(ResponseCode::NotImp);
     }
     let [query] = request.queries.as_slice() else {
         return error(ResponseCode::FormErr);
     };
-    let payload = request.edns.as_ref().map_or(512, |edns| edns.max_payload().clamp(512, MAX_UDP_ANSWER));
-    let reply =
-        Reply { request: request.metadata, query: query.clone(), payload, edns: request.edns.clone() };
-    if request.edns.as_ref().is_some_and(|edns| edns.version() != 0) {
+    let payload = request
+        .edns
+        .as_ref()
+        .map_or(512, |edns| edns.max_payload().clamp(512, MAX_UDP_ANSWER));
+    let reply = Reply {
+        request: request.metadata,
+        query: query.clone(),
+        payload,
+        edns: request.edns.clone(),
+    };
+    if request
+        .edns
+        .as_ref()
+        .is_some_and(|edns| edns.version() != 0)
+    {
         return quietly(bad_version(&reply));
     }
     if query.query_class != DNSClass::IN {
@@ -277,7 +301,11 @@ pub fn decide(message: &[u8], families: Families, allowed: impl Fn(&str) -> bool
     let name = plain_name(&query.name);
     let refuse = |name: String, reason: Reason, code| Decision {
         answer: reply.respond(code, Some((BLOCKED, reason.text()))),
-        refused: Some(Refused { name, record_type: query.query_type.to_string(), reason }),
+        refused: Some(Refused {
+            name,
+            record_type: query.query_type.to_string(),
+            reason,
+        }),
     };
     if !allowed(&name) {
         return refuse(name, Reason::NotInCatalog, ResponseCode::NXDomain);
@@ -311,3 +339,6 @@ fn plain_name(name: &Name) -> String {
     }
     name
 }
+
+#[cfg(test)]
+mod tests;

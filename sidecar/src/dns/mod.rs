@@ -11,7 +11,9 @@ mod resolver;
 mod server;
 
 pub use limits::{Limits, TokenBucket};
-pub use message::{Answer, Decision, Families, Kind, Outcome, Question, Reason, Refused, Transport, decide};
+pub use message::{
+    Answer, Decision, Families, Kind, Outcome, Question, Reason, Refused, Transport, decide,
+};
 pub use refusals::{RefusalSink, RefusedQuery};
 pub use resolver::{Resolver, Settings, nameservers_from_resolv_conf};
 pub use server::{NameSet, Server, Stats};
@@ -29,10 +31,14 @@ pub enum DnsError {
     #[error("{0:?} is no DNS name: check the catalog's host")]
     BadName(String),
     /// The name does not exist, or has no usable address.
-    #[error("{0} has no address that may be dialled: check the name, and that it does not point to loopback or link-local addresses")]
+    #[error(
+        "{0} has no address that may be dialled: check the name, and that it does not point to loopback or link-local addresses"
+    )]
     NoAddress(String),
     /// No upstream server answered.
-    #[error("{name} could not be resolved ({reason}): check that the name servers are reachable from the pod")]
+    #[error(
+        "{name} could not be resolved ({reason}): check that the name servers are reachable from the pod"
+    )]
     Upstream {
         /// What was asked for.
         name: String,
@@ -40,7 +46,9 @@ pub enum DnsError {
         reason: String,
     },
     /// A listener could not be opened.
-    #[error("DNS cannot listen on {address} ({source}): check that nothing else in the pod uses the port")]
+    #[error(
+        "DNS cannot listen on {address} ({source}): check that nothing else in the pod uses the port"
+    )]
     Listen {
         /// Address and port.
         address: std::net::SocketAddr,

@@ -30,7 +30,10 @@ pub(super) struct Reports {
 impl Reports {
     pub(super) fn new(limits: &Limits, now: Duration) -> Self {
         let bucket = TokenBucket::new(limits.reports_per_second, limits.report_burst, now);
-        Self { bucket, suppressed: 0 }
+        Self {
+            bucket,
+            suppressed: 0,
+        }
     }
 
     pub(super) fn admit(&mut self, query: Refused, now: Duration) -> Option<RefusedQuery> {
@@ -38,22 +41,45 @@ impl Reports {
             self.suppressed = self.suppressed.saturating_add(1);
             return None;
         }
-        Some(RefusedQuery { query, suppressed: std::mem::take(&mut self.suppressed) })
+        Some(RefusedQuery {
+            query,
+            suppressed: std::mem::take(&mut self.suppressed),
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )]
     use super::super::Reason;
     use super::*;
 
     #[test]
     fn refusals_beyond_the_limit_are_counted_in_the_next_report() {
-        let limits = Limits { reports_per_second: 1, report_burst: 1, ..Limits::default() };
+        let limits = Limits {
+            reports_per_second: 1,
+            report_burst: 1,
+            ..Limits::default()
+        };
         let mut reports = Reports::new(&limits, Duration::ZERO);
-        let query = Refused { name: "x".into(), record_type: "A".into(), reason: Reason::NotInCatalog };
-        let mut at = |seconds| reports.admit(query.clone(), Duration::from_secs(seconds)).map(|r| r.suppressed);
-        assert_eq!([at(0), at(0), at(0), at(1), at(2)], [Some(0), None, None, Some(2), Some(0)]);
+        let query = Refused {
+            name: "x".into(),
+            record_type: "A".into(),
+            reason: Reason::NotInCatalog,
+        };
+        let mut at = |seconds| {
+            reports
+                .admit(query.clone(), Duration::from_secs(seconds))
+                .map(|r| r.suppressed)
+        };
+        assert_eq!(
+            [at(0), at(0), at(0), at(1), at(2)],
+            [Some(0), None, None, Some(2), Some(0)]
+        );
     }
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::{Name, RData, Record};
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
+use hickory_resolver::config::{
+    ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
+};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError as Upstream, NetError};
 use hickory_resolver::system_conf::parse_resolv_conf;
@@ -56,8 +58,13 @@ impl Settings {
 /// # Errors
 /// When it lists none.
 pub fn nameservers_from_resolv_conf(text: &str) -> Result<Vec<SocketAddr>, DnsError> {
-    let (config, _) = parse_resolv_conf(text).map_err(|error| DnsError::ResolvConf(error.to_string()))?;
-    Ok(config.name_servers().iter().map(|server| SocketAddr::new(server.ip, 53)).collect())
+    let (config, _) =
+        parse_resolv_conf(text).map_err(|error| DnsError::ResolvConf(error.to_string()))?;
+    Ok(config
+        .name_servers()
+        .iter()
+        .map(|server| SocketAddr::new(server.ip, 53))
+        .collect())
 }
 
 /// Resolves names for the DNS server and for the sidecar's own connections, over one cache.
@@ -67,7 +74,8 @@ pub fn nameservers_from_resolv_conf(text: &str) -> Result<Vec<SocketAddr>, DnsEr
 /// permitted name into a way to the pod's loopback or to a metadata service.
 #[derive(Clone)]
 pub struct Resolver {
-    inner: TokioResolver,
+    /// Absent when only the configured hosts are known.
+    upstream: Option<TokioResolver>,
     hosts: BTreeMap<String, Vec<IpAddr>>,
     families: Families,
 }
@@ -76,17 +84,20 @@ impl Resolver {
     /// Opens no connection yet.
     ///
     /// # Errors
-    /// When there is no name server.
+    /// When there is neither a name server nor a configured host.
     pub fn new(settings: Settings) -> Result<Self, DnsError> {
-        if settings.nameservers.is_empty() {
+        if settings.nameservers.is_empty() && settings.hosts.is_empty() {
             return Err(DnsError::NoNameServer);
         }
-        let servers = settings.nameservers.iter().take(MAX_NAMESERVERS).map(name_server).collect();
-        let config = ResolverConfig::from_parts(None, Vec::new(), servers);
-        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-        bound(builder.options_mut(), &settings);
-        let inner = builder.build().map_err(|error| DnsError::ResolvConf(error.to_string()))?;
-        Ok(Self { inner, hosts: settings.hosts, families: settings.families })
+        let upstream = match settings.nameservers.is_empty() {
+            true => None,
+            false => Some(upstream(&settings)?),
+        };
+        Ok(Self {
+            upstream,
+            hosts: settings.hosts,
+            families: settings.families,
+        })
     }
 
     /// The addresses to dial for `name`: an IP literal is itself, everything else is looked up.
@@ -101,14 +112,19 @@ impl Resolver {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
         absolute(&name)?;
         let (v4, v6) = match self.families {
-            Families::Both => tokio::join!(self.lookup(&name, Kind::A), self.lookup(&name, Kind::Aaaa)),
+            Families::Both => {
+                tokio::join!(self.lookup(&name, Kind::A), self.lookup(&name, Kind::Aaaa))
+            }
             Families::V4Only => (self.lookup(&name, Kind::A).await, Outcome::NoData),
         };
         let failed = matches!((&v4, &v6), (Outcome::Failed, _) | (_, Outcome::Failed));
         let found: Vec<IpAddr> = [v4, v6].into_iter().flat_map(addresses).take(64).collect();
         match (found.is_empty(), failed) {
             (false, _) => Ok(found),
-            (true, true) => Err(DnsError::Upstream { name, reason: "no server answered".to_owned() }),
+            (true, true) => Err(DnsError::Upstream {
+                name,
+                reason: "no server answered".to_owned(),
+            }),
             (true, false) => Err(DnsError::NoAddress(name)),
         }
     }
@@ -121,14 +137,28 @@ impl Resolver {
 
     /// One lookup for the DNS server. `name` is in lower case, without the final dot.
     pub(super) async fn lookup(&self, name: &str, kind: Kind) -> Outcome {
-        let Ok(absolute) = absolute(name) else { return Outcome::NoSuchName };
+        let Ok(absolute) = absolute(name) else {
+            return Outcome::NoSuchName;
+        };
         if let Some(addresses) = self.hosts.get(name) {
             return fixed(&absolute, addresses, kind);
         }
-        match self.inner.lookup(absolute, kind.record_type()).await {
+        let Some(upstream) = &self.upstream else {
+            return Outcome::NoSuchName;
+        };
+        match upstream.lookup(absolute, kind.record_type()).await {
             Ok(lookup) => {
-                let usable: Vec<Record> = lookup.answers().iter().filter(|r| usable(r)).cloned().collect();
-                if usable.is_empty() { Outcome::NoData } else { Outcome::Records(usable) }
+                let usable: Vec<Record> = lookup
+                    .answers()
+                    .iter()
+                    .filter(|r| usable(r))
+                    .cloned()
+                    .collect();
+                if usable.is_empty() {
+                    Outcome::NoData
+                } else {
+                    Outcome::Records(usable)
+                }
             }
             Err(NetError::Dns(Upstream::NoRecordsFound(none))) => match none.response_code {
                 ResponseCode::NXDomain => Outcome::NoSuchName,
@@ -141,6 +171,21 @@ impl Resolver {
             }
         }
     }
+}
+
+fn upstream(settings: &Settings) -> Result<TokioResolver, DnsError> {
+    let servers = settings
+        .nameservers
+        .iter()
+        .take(MAX_NAMESERVERS)
+        .map(name_server)
+        .collect();
+    let config = ResolverConfig::from_parts(None, Vec::new(), servers);
+    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+    bound(builder.options_mut(), settings);
+    builder
+        .build()
+        .map_err(|error| DnsError::ResolvConf(error.to_string()))
 }
 
 fn name_server(address: &SocketAddr) -> NameServerConfig {
@@ -184,12 +229,21 @@ fn fixed(name: &Name, addresses: &[IpAddr], kind: Kind) -> Outcome {
         })
         .map(|data| Record::from_rdata(name.clone(), HOSTS_TTL, data))
         .collect();
-    if records.is_empty() { Outcome::NoData } else { Outcome::Records(records) }
+    if records.is_empty() {
+        Outcome::NoData
+    } else {
+        Outcome::Records(records)
+    }
 }
 
 fn addresses(outcome: Outcome) -> Vec<IpAddr> {
-    let Outcome::Records(records) = outcome else { return Vec::new() };
-    records.iter().filter_map(|record| record.data.ip_addr()).collect()
+    let Outcome::Records(records) = outcome else {
+        return Vec::new();
+    };
+    records
+        .iter()
+        .filter_map(|record| record.data.ip_addr())
+        .collect()
 }
 
 fn usable(record: &Record) -> bool {
@@ -219,4 +273,119 @@ fn dialable(address: IpAddr) -> bool {
 /// `::a.b.c.d`, the deprecated compatible form, which some stacks still route as IPv4.
 fn embeds_v4(v6: &Ipv6Addr) -> bool {
     v6.segments().iter().take(6).all(|segment| *segment == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )]
+    use super::*;
+
+    #[test]
+    fn addresses_of_this_machine_or_this_link_are_never_dialled() {
+        for address in [
+            "127.0.0.1",
+            "127.9.9.9",
+            "0.0.0.0",
+            "0.1.2.3",
+            "169.254.169.254",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::127.0.0.1",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.169.254",
+            "fe80::1",
+            "ff02::1",
+        ] {
+            assert!(!dialable(address.parse().unwrap()), "{address}");
+        }
+    }
+
+    #[test]
+    fn public_and_cluster_addresses_are_dialled() {
+        for address in [
+            "192.0.2.1",
+            "10.96.0.10",
+            "172.16.0.1",
+            "2001:db8::1",
+            "fd00::1",
+            "::ffff:10.0.0.1",
+        ] {
+            assert!(dialable(address.parse().unwrap()), "{address}");
+        }
+    }
+
+    #[test]
+    fn the_name_servers_of_resolv_conf_are_read() {
+        let text = "search default.svc.cluster.local svc.cluster.local\nnameserver 10.96.0.10\nnameserver fd00::10\noptions ndots:5\n";
+        let servers = nameservers_from_resolv_conf(text).unwrap();
+        assert_eq!(
+            servers,
+            [
+                "10.96.0.10:53".parse().unwrap(),
+                "[fd00::10]:53".parse().unwrap()
+            ]
+        );
+    }
+
+    #[test]
+    fn a_resolv_conf_without_name_server_is_refused() {
+        assert!(matches!(
+            nameservers_from_resolv_conf("search x\n"),
+            Err(DnsError::ResolvConf(_))
+        ));
+    }
+
+    #[test]
+    fn no_name_server_and_no_host_is_refused() {
+        assert!(matches!(
+            Resolver::new(Settings::new(Vec::new())),
+            Err(DnsError::NoNameServer)
+        ));
+    }
+
+    fn with_hosts() -> Resolver {
+        let mut settings = Settings::new(Vec::new());
+        let addresses = ["127.0.0.1", "::1"].map(|a| a.parse().unwrap()).to_vec();
+        settings
+            .hosts
+            .insert("payments.example".to_owned(), addresses);
+        Resolver::new(settings).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_configured_host_has_its_addresses_even_on_loopback() {
+        let found = with_hosts().resolve("Payments.Example.").await.unwrap();
+        assert_eq!(
+            found,
+            [
+                "127.0.0.1".parse::<IpAddr>().unwrap(),
+                "::1".parse().unwrap()
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn an_address_is_its_own_resolution() {
+        let found = with_hosts().resolve("[fd00::7]").await.unwrap();
+        assert_eq!(found, ["fd00::7".parse::<IpAddr>().unwrap()]);
+    }
+
+    #[tokio::test]
+    async fn an_unknown_or_malformed_name_is_an_error() {
+        let resolver = with_hosts();
+        assert!(matches!(
+            resolver.resolve("other.example").await,
+            Err(DnsError::NoAddress(_))
+        ));
+        for name in ["", ".", "a..b", &"x".repeat(64), "a b"] {
+            assert!(resolver.resolve(name).await.is_err(), "{name:?}");
+        }
+    }
 }

@@ -62,7 +62,7 @@ pub struct Server {
 
 struct Shared {
     names: Arc<dyn NameSet>,
-    resolver: Resolver,
+    resolver: Arc<Resolver>,
     families: Families,
     sink: Arc<dyn RefusalSink>,
     limits: Limits,
@@ -83,7 +83,7 @@ impl Server {
     pub async fn bind(
         addresses: &[SocketAddr],
         names: Arc<dyn NameSet>,
-        resolver: Resolver,
+        resolver: Arc<Resolver>,
         sink: Arc<dyn RefusalSink>,
         limits: Limits,
     ) -> Result<Self, DnsError> {
@@ -105,7 +105,11 @@ impl Server {
             sink,
             limits,
             started: Instant::now(),
-            queries: Mutex::new(TokenBucket::new(limits.queries_per_second, limits.query_burst, Duration::ZERO)),
+            queries: Mutex::new(TokenBucket::new(
+                limits.queries_per_second,
+                limits.query_burst,
+                Duration::ZERO,
+            )),
             reports: Mutex::new(Reports::new(&limits, Duration::ZERO)),
             in_flight: Arc::new(Semaphore::new(limits.in_flight)),
             connections: Arc::new(Semaphore::new(limits.tcp_connections)),
@@ -117,7 +121,10 @@ impl Server {
     /// The addresses that were bound, the same for UDP and TCP.
     #[must_use]
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
-        self.udp.iter().filter_map(|socket| socket.local_addr().ok()).collect()
+        self.udp
+            .iter()
+            .filter_map(|socket| socket.local_addr().ok())
+            .collect()
     }
 
     /// A view of the counters that outlives the call to [`Server::run`].
@@ -203,8 +210,10 @@ async fn serve_tcp(listener: TcpListener, shared: Arc<Shared>) {
 
 /// Queries and answers in turn (RFC 7766), until the client is silent or breaks the framing.
 async fn converse(stream: TcpStream, shared: &Shared) {
-    let codec =
-        LengthDelimitedCodec::builder().length_field_length(2).max_frame_length(usize::from(u16::MAX)).new_codec();
+    let codec = LengthDelimitedCodec::builder()
+        .length_field_length(2)
+        .max_frame_length(usize::from(u16::MAX))
+        .new_codec();
     let mut framed = Framed::new(stream, codec);
     while let Ok(Some(Ok(message))) = timeout(shared.limits.tcp_idle, framed.next()).await {
         let answer = match shared.receive(&message) {
@@ -215,7 +224,10 @@ async fn converse(stream: TcpStream, shared: &Shared) {
             },
         };
         let Some(bytes) = answer else { return };
-        if !matches!(timeout(shared.limits.tcp_idle, framed.send(Bytes::from(bytes))).await, Ok(Ok(()))) {
+        if !matches!(
+            timeout(shared.limits.tcp_idle, framed.send(Bytes::from(bytes))).await,
+            Ok(Ok(()))
+        ) {
             return;
         }
     }
@@ -244,7 +256,11 @@ impl Shared {
 
     fn report(&self, refused: Refused) {
         let now = self.started.elapsed();
-        let admitted = self.reports.lock().unwrap_or_else(PoisonError::into_inner).admit(refused, now);
+        let admitted = self
+            .reports
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .admit(refused, now);
         if let Some(report) = admitted {
             self.sink.refused(report);
         }
@@ -252,7 +268,12 @@ impl Shared {
 
     async fn resolve(&self, question: &Question, transport: Transport) -> Option<Vec<u8>> {
         let now = self.started.elapsed();
-        if !self.queries.lock().unwrap_or_else(PoisonError::into_inner).take(now) {
+        if !self
+            .queries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take(now)
+        {
             return self.busy(question, transport);
         }
         let outcome = self.resolver.lookup(question.name(), question.kind()).await;
@@ -271,3 +292,6 @@ impl Shared {
 fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
+
+#[cfg(test)]
+mod tests;
