@@ -1,7 +1,12 @@
 //! The published vectors are what this crate issues, accepts and refuses.
 //!
 //! `WRIT_WRITE_VECTORS=1 cargo test -p writ-sae --test vectors` writes them anew.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 mod common;
 mod invalid;
@@ -134,7 +139,10 @@ fn every_valid_vector_is_accepted_with_its_hash_and_claims() {
         let claims = match vector["kind"].as_str().unwrap() {
             "envelope" => {
                 let parsed = Unverified::<Envelope>::parse(compact).expect(name);
-                for crypto in [&PureVerifier as &dyn SignatureVerifier, &DefaultVerifier::default()] {
+                for crypto in [
+                    &PureVerifier as &dyn SignatureVerifier,
+                    &DefaultVerifier::default(),
+                ] {
                     parsed
                         .clone()
                         .verify_with(&key, &expect(&audience()), crypto)
@@ -166,7 +174,11 @@ fn every_invalid_vector_is_refused_with_its_code() {
     let file: Value = serde_json::from_str(INVALID).unwrap();
     for vector in file["vectors"].as_array().unwrap() {
         let name = vector["name"].as_str().unwrap();
-        assert_eq!(invalid::refusal_of(&keys, vector), vector["refusal"].as_str(), "{name}");
+        assert_eq!(
+            invalid::refusal_of(&keys, vector),
+            vector["refusal"].as_str(),
+            "{name}"
+        );
     }
 }
 
@@ -176,7 +188,12 @@ fn only_an_envelope_is_an_envelope() {
     for vector in file["vectors"].as_array().unwrap() {
         let parsed = Unverified::<Envelope>::parse(vector["compact"].as_str().unwrap());
         if vector["kind"] != "envelope" {
-            assert_eq!(parsed.unwrap_err(), Refusal::TypNotAllowed, "{}", vector["name"]);
+            assert_eq!(
+                parsed.unwrap_err(),
+                Refusal::TypNotAllowed,
+                "{}",
+                vector["name"]
+            );
         }
     }
 }

@@ -1,5 +1,11 @@
 //! Keys and claims of the published vectors.
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 use std::collections::BTreeMap;
 
@@ -28,8 +34,7 @@ impl Keys {
         let (agent, agent_svid) = identity(&json["identities"]["agent"]);
         let (tool, tool_svid) = identity(&json["identities"]["tool"]);
         let seed = secret(&json["delegate"]);
-        let delegate =
-            EdDsaSigner::delegate(&seed, &agent, AGENT, NOW - 60, NOW + 3600).unwrap();
+        let delegate = EdDsaSigner::delegate(&seed, &agent, AGENT, NOW - 60, NOW + 3600).unwrap();
         Self {
             agent,
             tool,
@@ -60,7 +65,9 @@ fn secret(jwk: &Value) -> Zeroizing<[u8; 32]> {
 }
 
 fn identity(json: &Value) -> (Es256Signer, VerifiedSvid) {
-    let der = STANDARD.decode(json["certificate"].as_str().unwrap()).unwrap();
+    let der = STANDARD
+        .decode(json["certificate"].as_str().unwrap())
+        .unwrap();
     let signer = Es256Signer::new(&secret(&json["jwk"]), vec![der.clone()]).unwrap();
     assert_eq!(signer.kid(), json["kid"]);
     let svid = VerifiedSvid {
