@@ -73,6 +73,42 @@ fn tcp_to_any_other_port_is_captured() {
 }
 
 #[test]
+fn a_socket_bound_to_the_interface_does_not_leave_by_it() {
+    for target in [PEER_V4, PEER_V6] {
+        let script = format!(
+            "def go(kind, port):\n\
+             \x20   with socket.socket(family('{target}'), kind) as s:\n\
+             \x20       s.settimeout(1)\n\
+             \x20       s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b'eth0')\n\
+             \x20       s.connect(('{target}', port))\n\
+             \x20       s.send(b'secret')\n\
+             for kind, port in [(socket.SOCK_STREAM, 443), (socket.SOCK_DGRAM, 53), (socket.SOCK_DGRAM, 443)]:\n\
+             \x20   attempt(lambda: go(kind, port))"
+        );
+        only_without_rules(Confinement::Admitted, &script);
+    }
+}
+
+#[test]
+fn link_local_multicast_and_broadcast_addresses_are_no_way_out() {
+    let script = "\
+def go(kind, host, port):
+    address = socket.getaddrinfo(host, port, type=kind)[0]
+    with socket.socket(address[0], kind) as s:
+        s.settimeout(1)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        s.connect(address[4])
+        s.send(b'secret')
+for kind, host, port in [
+    (socket.SOCK_STREAM, 'fe80::1%eth0', 443), (socket.SOCK_DGRAM, 'fe80::1%eth0', 53),
+    (socket.SOCK_DGRAM, 'ff02::1%eth0', 53), (socket.SOCK_DGRAM, 'ff02::fb%eth0', 5353),
+    (socket.SOCK_DGRAM, '224.0.0.251', 5353), (socket.SOCK_DGRAM, '255.255.255.255', 53),
+    (socket.SOCK_DGRAM, '10.77.0.255', 67), (socket.SOCK_STREAM, '169.254.169.254', 80)]:
+    attempt(lambda: go(kind, host, port))";
+    only_without_rules(Confinement::Admitted, script);
+}
+
+#[test]
 fn udp_and_quic_are_dropped() {
     for target in [PEER_V4, PEER_V6] {
         let script = format!("udp('{target}', 443); udp('{target}', 9999); udp('{target}', 853)");

@@ -127,6 +127,15 @@ impl Pod {
             namespace.run("ip", &format!("address add {own4}/24 dev {device}"));
             namespace.run("ip", &format!("address add {own6}/64 dev {device} nodad"));
             namespace.run("ip", &format!("link set {device} up"));
+            let link_local = if device == "eth0" {
+                "fe80::2"
+            } else {
+                "fe80::1"
+            };
+            namespace.run(
+                "ip",
+                &format!("address add {link_local}/64 dev {device} nodad"),
+            );
             namespace.run("ip", &format!("route add default via {other4}"));
             namespace.run("ip", &format!("-6 route add default via {other6}"));
         }
