@@ -81,18 +81,29 @@ pub fn validate(redirect: &Redirect, token: [u8; 16]) -> Result<Proof, RedirectE
     Ok(Proof { v4, v6 })
 }
 
-/// Some backend holds exactly these rules.
+/// Some backend holds exactly these rules. If none does, the one that comes closest tells why.
 fn standing(family: Family, ruleset: &str) -> Result<(), RedirectError> {
-    let mut first_error = None;
+    let mut closest: Option<RedirectError> = None;
     for backend in Backend::candidates(family) {
-        match read_back(family, backend, ruleset) {
-            Ok(()) => return Ok(()),
-            Err(error) => {
-                first_error.get_or_insert(error);
-            }
+        let Err(error) = read_back(family, backend, ruleset) else {
+            return Ok(());
+        };
+        if closest
+            .as_ref()
+            .is_none_or(|known| distance(&error) < distance(known))
+        {
+            closest = Some(error);
         }
     }
-    first_error.map_or(Ok(()), Err)
+    closest.map_or(Ok(()), Err)
+}
+
+/// A program that is missing says less than one that read other rules.
+fn distance(error: &RedirectError) -> usize {
+    match error {
+        RedirectError::Differs { differences, .. } => differences.len(),
+        _ => usize::MAX,
+    }
 }
 
 fn loopback(family: Family) -> IpAddr {

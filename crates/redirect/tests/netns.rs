@@ -20,23 +20,41 @@ use support::wire::Wire;
 use support::{PATIENCE, PEER_V4, PEER_V6, POD_V4, POD_V6, Pod, SIDECAR, become_sidecar, greeting};
 use writ_redirect::{Ipv6, OriginalDstError, Redirect, original_dst};
 
-/// Runs `script` in a pod without rules, where it must reach the wire, and in a captured one,
-/// where nothing may. Returns what it printed in the latter.
-fn only_without_rules(confinement: Confinement, script: &str) -> String {
-    let open = Pod::new();
-    let wire = Wire::watch(&open);
-    let _ = open.agent_as(confinement, PYTHON, script);
-    assert_ne!(
-        wire.sent(),
-        Vec::<String>::new(),
-        "without rules this leaves the pod: {script}"
-    );
+/// A pod without rules, and a captured one.
+struct Pods {
+    open: Pod,
+    captured: Pod,
+}
 
-    let captured = Pod::captured();
-    let wire = Wire::watch(&captured);
-    let printed = captured.agent_as(confinement, PYTHON, script);
-    assert_eq!(wire.sent(), Vec::<String>::new(), "{script}");
-    printed
+impl Pods {
+    fn new() -> Self {
+        Self {
+            open: Pod::new(),
+            captured: Pod::captured(),
+        }
+    }
+
+    /// Runs `script` in the pod without rules, where it must reach the wire, and in the captured
+    /// one, where nothing may. Returns what it printed in the latter.
+    fn only_without_rules(&self, confinement: Confinement, script: &str) -> String {
+        let wire = Wire::watch(&self.open);
+        let _ = self.open.agent_as(confinement, PYTHON, script);
+        assert_ne!(
+            wire.sent(),
+            Vec::<String>::new(),
+            "without rules this leaves the pod: {script}"
+        );
+
+        let wire = Wire::watch(&self.captured);
+        let printed = self.captured.agent_as(confinement, PYTHON, script);
+        assert_eq!(wire.sent(), Vec::<String>::new(), "{script}");
+        printed
+    }
+}
+
+/// One attempt in pods of its own.
+fn only_without_rules(confinement: Confinement, script: &str) -> String {
+    Pods::new().only_without_rules(confinement, script)
 }
 
 #[test]
@@ -74,6 +92,7 @@ fn tcp_to_any_other_port_is_captured() {
 
 #[test]
 fn a_socket_bound_to_the_interface_does_not_leave_by_it() {
+    let pods = Pods::new();
     for target in [PEER_V4, PEER_V6] {
         let script = format!(
             "def go(kind, port):\n\
@@ -85,7 +104,7 @@ fn a_socket_bound_to_the_interface_does_not_leave_by_it() {
              for kind, port in [(socket.SOCK_STREAM, 443), (socket.SOCK_DGRAM, 53), (socket.SOCK_DGRAM, 443)]:\n\
              \x20   attempt(lambda: go(kind, port))"
         );
-        only_without_rules(Confinement::Admitted, &script);
+        pods.only_without_rules(Confinement::Admitted, &script);
     }
 }
 
@@ -110,10 +129,11 @@ for kind, host, port in [
 
 #[test]
 fn udp_and_quic_are_dropped() {
+    let pods = Pods::new();
     for target in [PEER_V4, PEER_V6] {
         let script = format!("udp('{target}', 443); udp('{target}', 9999); udp('{target}', 853)");
         assert_eq!(
-            only_without_rules(Confinement::Admitted, &script),
+            pods.only_without_rules(Confinement::Admitted, &script),
             "EPERM\nEPERM\nEPERM"
         );
     }
@@ -121,15 +141,17 @@ fn udp_and_quic_are_dropped() {
 
 #[test]
 fn ping_is_dropped() {
+    let pods = Pods::new();
     for target in [PEER_V4, PEER_V6] {
         // The kernel does not tell an ICMPv6 socket that its packet was dropped; the wire does.
-        let printed = only_without_rules(Confinement::Admitted, &format!("ping('{target}')"));
+        let printed = pods.only_without_rules(Confinement::Admitted, &format!("ping('{target}')"));
         assert_eq!(printed, if target == PEER_V4 { "EPERM" } else { "sent" });
     }
 }
 
 #[test]
 fn raw_sockets_that_a_container_should_not_have_are_dropped_too() {
+    let pods = Pods::new();
     for target in [PEER_V4, PEER_V6] {
         for (protocol, payload) in [
             (
@@ -143,7 +165,7 @@ fn raw_sockets_that_a_container_should_not_have_are_dropped_too() {
         ] {
             let script = format!("raw('{target}', {protocol}, {payload})");
             assert_eq!(
-                only_without_rules(Confinement::WithNetRaw, &script),
+                pods.only_without_rules(Confinement::WithNetRaw, &script),
                 "EPERM",
                 "{script}"
             );
@@ -169,12 +191,13 @@ fn a_neighbour_solicitation_from_a_raw_socket_is_dropped() {
 
 #[test]
 fn raw_tcp_segments_do_not_leave_the_pod() {
+    let pods = Pods::new();
     for target in [PEER_V4, PEER_V6] {
         // SYN; ACK of no connection; RST with a payload; no flag at all; SYN and FIN.
         for flags in [0x02, 0x10, 0x04, 0x00, 0x03] {
             let script =
                 format!("raw('{target}', socket.IPPROTO_TCP, segment(5555, 443, {flags}))");
-            only_without_rules(Confinement::WithNetRaw, &script);
+            pods.only_without_rules(Confinement::WithNetRaw, &script);
         }
     }
 }
@@ -193,9 +216,10 @@ for kind in [(socket.AF_PACKET, socket.SOCK_RAW, 0x300), (socket.AF_INET, socket
 
 #[test]
 fn dns_to_any_resolver_is_answered_by_the_sidecar() {
+    let pods = Pods::new();
     for target in [PEER_V4, PEER_V6, "8.8.8.8", "2001:4860:4860::8888"] {
         let script = format!("udp('{target}', 53, want_reply=True); tcp('{target}', 53)");
-        let printed = only_without_rules(Confinement::Admitted, &script);
+        let printed = pods.only_without_rules(Confinement::Admitted, &script);
         let shown = if target.contains(':') {
             format!("[{target}]")
         } else {

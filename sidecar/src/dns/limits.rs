@@ -29,7 +29,7 @@ impl Default for Limits {
             in_flight: 128,
             tcp_connections: 32,
             tcp_idle: Duration::from_secs(10),
-            reports_per_second: 5,
+            reports_per_second: 1,
             report_burst: 50,
         }
     }

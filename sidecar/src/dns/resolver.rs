@@ -26,7 +26,7 @@ const MAX_NAMESERVERS: usize = 8;
 pub struct Settings {
     /// The servers to ask, in order.
     pub nameservers: Vec<SocketAddr>,
-    /// Names with fixed addresses, lower case; they are not asked for. Any address may stand here.
+    /// Names with fixed addresses; they are not asked for. Any address may stand here.
     pub hosts: BTreeMap<String, Vec<IpAddr>>,
     /// Which addresses are looked for.
     pub families: Families,
@@ -93,9 +93,14 @@ impl Resolver {
             true => None,
             false => Some(upstream(&settings)?),
         };
+        let hosts = settings
+            .hosts
+            .into_iter()
+            .map(|(name, addresses)| (plain(&name), addresses))
+            .collect();
         Ok(Self {
             upstream,
-            hosts: settings.hosts,
+            hosts,
             families: settings.families,
         })
     }
@@ -109,7 +114,7 @@ impl Resolver {
         if let Ok(literal) = name.trim_start_matches('[').trim_end_matches(']').parse() {
             return Ok(vec![literal]);
         }
-        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        let name = plain(name);
         absolute(&name)?;
         let (v4, v6) = match self.families {
             Families::Both => {
@@ -207,6 +212,11 @@ fn bound(options: &mut ResolverOpts, settings: &Settings) {
     options.negative_max_ttl = Some(*settings.ttl.end());
     options.preserve_intermediates = true;
     options.case_randomization = true;
+}
+
+/// As the catalog writes names: lower case, without the final dot.
+fn plain(name: &str) -> String {
+    name.trim_end_matches('.').to_ascii_lowercase()
 }
 
 fn absolute(name: &str) -> Result<Name, DnsError> {
