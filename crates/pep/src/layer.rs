@@ -14,7 +14,7 @@ use writ_sae::{BodyDigest, Envelope, Unverified, fields, sae_hash};
 
 use crate::answer::Answer;
 use crate::check::{Body, Inbound};
-use crate::receipt_body::{Finisher, ReceiptBody};
+use crate::receipt_body::{End, Finisher, ReceiptBody};
 use crate::receipts::{Draft, ReceiptBook, ReceiptSource};
 use crate::record::{Recorder, Refused};
 use crate::sender::{Peer, single};
@@ -237,13 +237,13 @@ impl LayerConfig {
         let accepted = draft.accepted().map_err(|e| unsigned(e.to_string()))?;
         let accepted =
             HeaderValue::from_str(accepted.as_str()).map_err(|e| unsigned(e.to_string()))?;
-        let finisher = Finisher {
+        let finisher = Finisher::new(End {
             draft,
             book: self.book.clone(),
             recorder: self.recorder.clone(),
             clock: self.clock.clone(),
             decision_id: decision_id.to_owned(),
-        };
+        });
         Ok(Ready {
             head: checked.head,
             body: checked.body,

@@ -14,8 +14,12 @@ use crate::layer::{BodyError, Clock, PepBody};
 use crate::receipts::{Draft, ReceiptBook};
 use crate::record::{Completed, Recorder};
 
-/// Signs, keeps and records the end of one admitted request.
-pub(crate) struct Finisher {
+/// Signs, keeps and records the end of one admitted request. Dropped without an end (the caller
+/// went away), the end is a failure: no admitted request is left without one.
+pub(crate) struct Finisher(Option<End>);
+
+/// What an end needs.
+pub(crate) struct End {
     pub draft: Draft,
     pub book: ReceiptBook,
     pub recorder: Arc<dyn Recorder>,
@@ -24,15 +28,31 @@ pub(crate) struct Finisher {
 }
 
 impl Finisher {
+    pub(crate) fn new(end: End) -> Self {
+        Self(Some(end))
+    }
+
     /// The receipt's value for a trailer, where it could be signed.
     pub(crate) fn finish(
-        self,
+        mut self,
         status: Option<u16>,
         response: Option<[u8; 32]>,
     ) -> Option<HeaderValue> {
-        let (claims, signed) = self
-            .draft
-            .finish(status, response, self.clock.unix_millis());
+        self.0.take()?.finish(status, response)
+    }
+}
+
+impl Drop for Finisher {
+    fn drop(&mut self) {
+        if let Some(end) = self.0.take() {
+            end.finish(None, None);
+        }
+    }
+}
+
+impl End {
+    fn finish(self, status: Option<u16>, response: Option<[u8; 32]>) -> Option<HeaderValue> {
+        let (claims, signed) = self.draft.finish(status, response, self.clock.unix_millis());
         if let Err(error) = &signed {
             tracing::error!(%error, decision_id = self.decision_id, "no final receipt");
         }
