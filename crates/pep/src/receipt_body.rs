@@ -52,7 +52,9 @@ impl Drop for Finisher {
 
 impl End {
     fn finish(self, status: Option<u16>, response: Option<[u8; 32]>) -> Option<HeaderValue> {
-        let (claims, signed) = self.draft.finish(status, response, self.clock.unix_millis());
+        let (claims, signed) = self
+            .draft
+            .finish(status, response, self.clock.unix_millis());
         if let Err(error) = &signed {
             tracing::error!(%error, decision_id = self.decision_id, "no final receipt");
         }
