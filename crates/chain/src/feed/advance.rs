@@ -1,0 +1,216 @@
+//! One look at the head: agree, judge, prove everything wanted there, swap.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use alloy_primitives::Address;
+use alloy_sol_types::SolCall;
+use writ_policy::abi::IPolicy;
+use writ_policy::{CALLER, ProvedHeader, Snapshot, SnapshotBuilder, StateKey};
+
+use super::{ChainEvent, HISTORY, HeadState, Inner, MAX_ROUNDS, lock};
+use crate::ChainError;
+use crate::head::{Step, agree, judge, orphaned};
+use crate::metrics::count;
+use crate::prover::Prover;
+use crate::warm::{DryRun, of};
+
+impl Inner {
+    /// Takes the newest agreed head with all wanted state, or nothing of it.
+    pub(super) async fn advance(&self) -> Result<(), ChainError> {
+        let config = &self.config;
+        // Asked before answered: a late answer makes the head older, not younger.
+        let received = self.clock.monotonic();
+        let agreed = agree(&self.endpoints, config.quorum, config.head).await?;
+        let now = self.clock.unix_seconds();
+        let before = self.head.load_full();
+        let current = before.as_ref().map(|head| head.snapshot.header());
+        let step = judge(current, &agreed.header, now, config.max_ahead.as_secs())?;
+        tracing::trace!(
+            ?step,
+            number = agreed.header.number,
+            voters = agreed.voters.len(),
+            "head agreed"
+        );
+        let start = match (&before, step) {
+            (Some(head), Step::Same) => return self.complete(head).await,
+            (Some(head), _) => Some(head.snapshot.as_ref()),
+            (None, _) => None,
+        };
+        let header = agreed.header;
+        let snapshot = self.prove_wanted(start, header.clone()).await?;
+        let (snapshot, run, warm) = self.warm_up(snapshot).await?;
+        let head = Arc::new(HeadState {
+            snapshot: Arc::new(snapshot),
+            received,
+            age_when_received: now.saturating_sub(header.timestamp),
+            warm,
+        });
+        self.publish(Arc::clone(&head), None);
+        count(&self.counters.heads);
+        if matches!(step, Step::Gap | Step::Reorg) {
+            self.report_orphans(&header).await;
+        }
+        self.remember(&header);
+        self.ask_for_hints(&head, run).await;
+        Ok(())
+    }
+
+    /// Adds what the warm set has come to want at a head that did not change. Its age runs on.
+    async fn complete(&self, head: &Arc<HeadState>) -> Result<(), ChainError> {
+        // A request may have extended it since.
+        let head = self
+            .head
+            .load_full()
+            .filter(|now| now.hash() == head.hash())
+            .unwrap_or(Arc::clone(head));
+        let (snapshot, run, warm) = self.warm_up(Snapshot::clone(&head.snapshot)).await?;
+        if snapshot.size() != head.snapshot.size() || warm != head.warm {
+            let hash = head.hash();
+            let head = HeadState {
+                snapshot: Arc::new(snapshot),
+                warm,
+                ..HeadState::clone(&head)
+            };
+            self.publish(Arc::new(head), Some(hash));
+        }
+        self.ask_for_hints(&head, run).await;
+        Ok(())
+    }
+
+    /// Proves everything wanted at a new header. Slots under an unchanged storage root are kept.
+    async fn prove_wanted(
+        &self,
+        before: Option<&Snapshot>,
+        header: ProvedHeader,
+    ) -> Result<Snapshot, ChainError> {
+        let wanted = lock(&self.warm).wanted(&self.config.registries);
+        // One that has grown too large is built anew from what is wanted.
+        let before = before.filter(|snapshot| snapshot.size().1 <= self.config.max_slots);
+        let mut builder = match before {
+            Some(snapshot) => SnapshotBuilder::following(snapshot, header),
+            None => SnapshotBuilder::new(header, self.config.chain_id),
+        };
+        let accounts = wanted
+            .iter()
+            .map(|key| StateKey::Account(of(key)))
+            .collect();
+        self.prove_or_forget(&mut builder, &accounts, &BTreeSet::new())
+            .await?;
+        let stale: BTreeSet<StateKey> = builder.stale().into_iter().collect();
+        let kept = |key: &StateKey| !stale.contains(key) && before.is_some_and(|s| s.contains(key));
+        let rest = wanted
+            .into_iter()
+            .filter(|key| !accounts.contains(key) && !kept(key))
+            .collect();
+        self.prove_or_forget(&mut builder, &rest, &BTreeSet::new())
+            .await?;
+        Ok(builder.build())
+    }
+
+    /// Dry-runs the warm set and proves what it lacks, until it lacks nothing. False if it cannot be completed.
+    async fn warm_up(
+        &self,
+        mut snapshot: Snapshot,
+    ) -> Result<(Snapshot, DryRun, bool), ChainError> {
+        let registries = &self.config.registries;
+        for _ in 0..MAX_ROUNDS {
+            let set = lock(&self.warm).set();
+            let (run, registered) = set.dry_run(&snapshot, registries)?;
+            let mut missing = run.missing.clone();
+            let decisive = run.missing.iter().map(of).collect();
+            {
+                let mut warm = lock(&self.warm);
+                warm.register(registered);
+                let wanted = warm.wanted(registries);
+                missing.extend(wanted.into_iter().filter(|key| !snapshot.contains(key)));
+                if missing.is_empty() {
+                    let fits = warm.pin(run.touched.clone());
+                    return Ok((snapshot, run, fits));
+                }
+            }
+            let mut builder = SnapshotBuilder::extending(&snapshot);
+            self.prove_or_forget(&mut builder, &missing, &decisive)
+                .await?;
+            snapshot = builder.build();
+        }
+        tracing::warn!("the warm set was not complete after {MAX_ROUNDS} rounds");
+        Ok((snapshot, DryRun::default(), false))
+    }
+
+    /// All or nothing for what the warm set's decisions depend on, `decisive` included; anything else that cannot be
+    /// proved is forgotten.
+    async fn prove_or_forget(
+        &self,
+        builder: &mut SnapshotBuilder,
+        keys: &BTreeSet<StateKey>,
+        decisive: &BTreeSet<Address>,
+    ) -> Result<(), ChainError> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let prover = Prover::new(&self.endpoints, self.config.hedge);
+        for (address, error) in prover.prove(builder, keys).await? {
+            if decisive.contains(&address) || self.needs(address) {
+                return Err(error);
+            }
+            tracing::warn!(%address, %error, "state outside the warm set was given up");
+            lock(&self.warm).forget(address);
+        }
+        Ok(())
+    }
+
+    fn needs(&self, address: Address) -> bool {
+        let registries = &self.config.registries;
+        address == registries.agents
+            || address == registries.policies
+            || lock(&self.warm).pins(address)
+    }
+
+    async fn report_orphans(&self, header: &ProvedHeader) {
+        let earlier: Vec<_> = lock(&self.history).iter().rev().copied().collect();
+        let orphaned = orphaned(&self.endpoints, self.config.quorum, earlier).await;
+        if orphaned.is_empty() {
+            return;
+        }
+        count(&self.counters.reorgs);
+        lock(&self.history).retain(|head| !orphaned.contains(head));
+        tracing::warn!(
+            number = header.number,
+            orphaned = orphaned.len(),
+            "the chain was reorganised"
+        );
+        let event = ChainEvent::Reorg {
+            orphaned,
+            number: header.number,
+            hash: header.hash,
+        };
+        // Nobody may be listening.
+        let _ = self.events.send(event);
+    }
+
+    fn remember(&self, header: &ProvedHeader) {
+        let mut history = lock(&self.history);
+        if history.len() >= HISTORY {
+            history.pop_front();
+        }
+        history.push_back((header.number, header.hash));
+    }
+
+    /// Asks an endpoint what new policy contracts touch. What it says is proved like everything else.
+    async fn ask_for_hints(&self, head: &HeadState, run: DryRun) {
+        let contracts = lock(&self.warm).to_ask(run.contracts);
+        if contracts.is_empty() {
+            return;
+        }
+        let prover = Prover::new(&self.endpoints, self.config.hedge);
+        for (contract, action) in contracts {
+            let input = IPolicy::evaluateCall { a: action }.abi_encode().into();
+            let hint = prover
+                .hint(head.snapshot.header(), CALLER, contract, input)
+                .await;
+            lock(&self.warm).hint(&head.snapshot, hint.unwrap_or_default());
+        }
+        self.nudge.notify_one();
+    }
+}

@@ -1,0 +1,276 @@
+//! The state feed: a background task that follows the head and keeps the warm set proved; reads are from memory.
+
+mod advance;
+mod cold;
+mod head;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use alloy_primitives::B256;
+use arc_swap::ArcSwapOption;
+use backon::{BackoffBuilder, ExponentialBuilder};
+use tokio::sync::{Notify, Semaphore, broadcast, watch};
+use tokio::task::AbortHandle;
+use writ_policy::{EvalError, StateKey};
+
+pub use head::{Age, ChainEvent, HeadState};
+
+use crate::metrics::{Counters, count};
+use crate::rpc::{Endpoint, http_client};
+use crate::warm::{Warm, WarmSet};
+use crate::{ChainConfig, ChainError, Clock, FeedMetrics};
+
+/// Heads remembered, to tell which of them a reorg orphaned.
+const HISTORY: usize = 64;
+/// Rounds of evaluating and fetching.
+const MAX_ROUNDS: usize = 16;
+/// Events kept for a slow reader.
+const EVENTS: usize = 64;
+/// Evaluations that may wait for cold state at one time.
+const COLD_WAITERS: usize = 32;
+/// A failing chain is looked at this often at least.
+const MAX_BACKOFF: Duration = Duration::from_secs(15);
+
+/// Follows the chain's head and keeps proved state in memory. Dropping it ends the background task.
+#[derive(Debug)]
+pub struct StateFeed {
+    inner: Arc<Inner>,
+    task: AbortHandle,
+}
+
+pub(crate) struct Inner {
+    config: ChainConfig,
+    clock: Arc<dyn Clock>,
+    endpoints: Vec<Arc<Endpoint>>,
+    head: ArcSwapOption<HeadState>,
+    /// Held while a head is compared and stored, never across an await.
+    publishing: Mutex<()>,
+    warm: Mutex<Warm>,
+    history: Mutex<VecDeque<(u64, B256)>>,
+    heads: watch::Sender<u64>,
+    events: broadcast::Sender<ChainEvent>,
+    nudge: Notify,
+    cold: Semaphore,
+    counters: Counters,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner")
+            .field("chain_id", &self.config.chain_id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl StateFeed {
+    /// Checks the configuration and starts to follow the chain. It does not wait for a head: see [`StateFeed::ready`].
+    ///
+    /// # Errors
+    /// [`ChainError::Config`], [`ChainError::Client`].
+    pub async fn start(
+        config: ChainConfig,
+        clock: Arc<dyn Clock>,
+        initial: WarmSet,
+    ) -> Result<Arc<Self>, ChainError> {
+        config.validate()?;
+        let client = http_client(&config)?;
+        let endpoint =
+            |url: &url::Url| Arc::new(Endpoint::new(url.clone(), client.clone(), &config));
+        let inner = Arc::new(Inner {
+            endpoints: config.endpoints.iter().map(endpoint).collect(),
+            clock,
+            head: ArcSwapOption::empty(),
+            publishing: Mutex::new(()),
+            warm: Mutex::new(Warm::new(initial, config.max_slots)),
+            history: Mutex::new(VecDeque::new()),
+            heads: watch::Sender::new(0),
+            events: broadcast::Sender::new(EVENTS),
+            nudge: Notify::new(),
+            cold: Semaphore::new(COLD_WAITERS),
+            counters: Counters::default(),
+            config,
+        });
+        let task = tokio::spawn(Arc::clone(&inner).run()).abort_handle();
+        Ok(Arc::new(Self { inner, task }))
+    }
+
+    /// The newest head with its state. Reads memory only. Ask for its age before deciding on it.
+    pub fn current(&self) -> Option<Arc<HeadState>> {
+        self.inner.head.load_full()
+    }
+
+    /// How old this state is now.
+    pub fn state_age(&self, head: &HeadState) -> Age {
+        head::age(&self.inner.config, self.inner.clock.as_ref(), head)
+    }
+
+    /// Waits until there is a head that is not too old and holds the whole warm set.
+    pub async fn ready(&self) -> Arc<HeadState> {
+        let mut heads = self.inner.heads.subscribe();
+        loop {
+            heads.borrow_and_update();
+            if let Some(head) = self.current()
+                && head.warm
+                && !matches!(self.state_age(&head), Age::TooOld(_))
+            {
+                return head;
+            }
+            // The sender lives as long as this does.
+            let _ = heads.changed().await;
+        }
+    }
+
+    /// Evaluates on the current head. What the evaluation lacks is fetched and proved at the same head, within the
+    /// configured wait and `within`, and the evaluation repeats. Answers the head that it was made on.
+    ///
+    /// # Errors
+    /// [`ChainError::NoHead`], [`ChainError::TooOld`], [`ChainError::Evaluation`], and those of
+    /// [`StateFeed::fetch_missing`]. All are refusals.
+    pub async fn evaluate<T>(
+        &self,
+        within: Duration,
+        mut evaluate: impl FnMut(&HeadState) -> Result<T, EvalError>,
+    ) -> Result<(T, Arc<HeadState>), ChainError> {
+        let mut head = self.current().ok_or(ChainError::NoHead)?;
+        let deadline = tokio::time::Instant::now() + within.min(self.inner.config.max_cold_wait);
+        for _ in 0..MAX_ROUNDS {
+            if let Age::TooOld(seconds) = self.state_age(&head) {
+                return Err(ChainError::TooOld(seconds));
+            }
+            match evaluate(&head) {
+                Ok(value) => return Ok((value, head)),
+                Err(EvalError::Missing(keys)) => {
+                    let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+                    head = self.inner.fetch_missing(Some(head), &keys, left).await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(ChainError::Endless(MAX_ROUNDS))
+    }
+
+    /// Fetches and proves state outside the warm set at the current head, and adds it to the warm set. Waits no longer
+    /// than `within` and the configured wait (250 ms). Evaluate on the head that it answers.
+    ///
+    /// # Errors
+    /// [`ChainError::NoHead`], [`ChainError::ColdTimeout`], [`ChainError::ColdBusy`], [`ChainError::TooManyKeys`],
+    /// [`ChainError::SnapshotFull`], [`ChainError::Unproved`].
+    pub async fn fetch_missing(
+        &self,
+        keys: &[StateKey],
+        within: Duration,
+    ) -> Result<Arc<HeadState>, ChainError> {
+        self.inner.fetch_missing(None, keys, within).await
+    }
+
+    /// Replaces the warm set. It is proved at once.
+    pub fn set_warm(&self, set: WarmSet) {
+        lock(&self.inner.warm).replace(set);
+        self.inner.nudge.notify_one();
+    }
+
+    /// The head's height, each time a head or more of its state is published.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.inner.heads.subscribe()
+    }
+
+    /// Reorgs, refused heads and failures from now on.
+    pub fn events(&self) -> broadcast::Receiver<ChainEvent> {
+        self.inner.events.subscribe()
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &ChainConfig {
+        &self.inner.config
+    }
+
+    /// Counters and gauges.
+    pub fn metrics(&self) -> FeedMetrics {
+        let mut metrics = self.inner.counters.metrics();
+        if let Some(head) = self.current() {
+            let (accounts, slots) = head.snapshot.size();
+            metrics.head_number = head.number();
+            metrics.head_age = Some(self.state_age(&head).seconds());
+            metrics.accounts = u64::try_from(accounts).unwrap_or(u64::MAX);
+            metrics.slots = u64::try_from(slots).unwrap_or(u64::MAX);
+        }
+        metrics.endpoints = self
+            .inner
+            .endpoints
+            .iter()
+            .map(|endpoint| endpoint.metrics())
+            .collect();
+        metrics
+    }
+}
+
+impl Drop for StateFeed {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Inner {
+    async fn run(self: Arc<Self>) {
+        let poll = self.config.poll;
+        let delays = ExponentialBuilder::new()
+            .with_min_delay(poll)
+            .with_max_delay(MAX_BACKOFF.max(poll))
+            .with_jitter()
+            .without_max_times();
+        let mut backoff = delays.build();
+        loop {
+            let wait = match self.advance().await {
+                Ok(()) => {
+                    backoff = delays.build();
+                    poll
+                }
+                Err(error) => {
+                    self.failed(error);
+                    backoff.next().unwrap_or(MAX_BACKOFF)
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.nudge.notified() => {}
+            }
+        }
+    }
+
+    fn failed(&self, error: ChainError) {
+        count(&self.counters.failed_polls);
+        tracing::warn!(code = error.code(), %error, "the chain's head was not advanced");
+        let event = match error {
+            ChainError::Head(refusal) => {
+                count(&self.counters.heads_refused);
+                ChainEvent::HeadRefused(refusal)
+            }
+            error => ChainEvent::Failed(error),
+        };
+        // Nobody may be listening.
+        let _ = self.events.send(event);
+    }
+
+    /// Publishes a head, unless `instead_of` names a block that is no longer the current one.
+    fn publish(&self, head: Arc<HeadState>, instead_of: Option<B256>) {
+        let number = head.number();
+        let guard = lock(&self.publishing);
+        if instead_of.is_none_or(|hash| {
+            self.head
+                .load()
+                .as_ref()
+                .is_some_and(|now| now.hash() == hash)
+        }) {
+            self.head.store(Some(head));
+        }
+        drop(guard);
+        self.heads.send_replace(number);
+    }
+}
+
+/// A poisoned lock guards plain data that is valid after every statement.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

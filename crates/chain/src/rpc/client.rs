@@ -1,0 +1,38 @@
+//! The HTTP client: rustls with ring, no proxies, no redirects, no retries of its own.
+
+use std::sync::Arc;
+
+use rustls::{ClientConfig, RootCertStore};
+
+use crate::{ChainConfig, ChainError};
+
+/// Connections kept open per endpoint.
+const IDLE_CONNECTIONS: usize = 4;
+
+/// One client for all endpoints.
+pub(crate) fn http_client(config: &ChainConfig) -> Result<reqwest::Client, ChainError> {
+    let client = |e: &dyn std::fmt::Display| ChainError::Client(e.to_string());
+    let roots = config.roots.clone().unwrap_or_else(|| {
+        Arc::new(RootCertStore {
+            roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+        })
+    });
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| client(&e))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .retry(reqwest::retry::never())
+        .connect_timeout(config.request_timeout)
+        .timeout(config.request_timeout)
+        .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .user_agent(concat!("writ/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|e| client(&e))
+}
