@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
-use writ_canonical::json::{JsonLimits, to_jcs};
+use writ_canonical::json::{JsonLimits, parse_strict, to_jcs};
 use writ_canonical::{CanonicalRequest, content_digest, decoded_segments, sha256};
 
 use crate::body::{self, BodyView, Content};
@@ -159,7 +159,7 @@ impl Catalog {
                 request_params(request, Some(b"")),
             ),
             Content::Opaque(bytes) => {
-                findings.extend(self.detectors.bytes(bytes));
+                findings.extend(self.unread(request, bytes));
                 (
                     facts(entry, variables, None)?,
                     request_params(request, Some(bytes)),
@@ -176,6 +176,25 @@ impl Catalog {
             &params,
             Facts { findings, ..facts },
         ))
+    }
+}
+
+impl Catalog {
+    /// Findings in a body that is not declared as JSON. Targets guess content types and undo escapes,
+    /// so it is searched as JSON and as a form too where it can be read so.
+    fn unread(&self, request: &CanonicalRequest, body: &[u8]) -> Vec<Finding> {
+        let mut findings = self.detectors.bytes(body);
+        if let Ok(value) = parse_strict(body, &JsonLimits::default()) {
+            findings.extend(self.detectors.json(&value));
+        }
+        let content_type = request
+            .field("content-type")
+            .unwrap_or_default()
+            .to_ascii_lowercase();
+        if content_type.starts_with(b"application/x-www-form-urlencoded") {
+            findings.extend(self.detectors.form(body));
+        }
+        findings
     }
 }
 

@@ -40,7 +40,9 @@ impl Catalog {
         let params = params(message);
         let mut facts = message_facts(entry, message).map_err(|reason| refused(entry, reason))?;
         facts.findings = self.detectors.request_line(request);
-        facts.findings.extend(self.detectors.json(&params));
+        facts
+            .findings
+            .extend(self.detectors.json(&scanned(message)));
         Ok(intent(Kind::Mcp, entry, &params, facts))
     }
 }
@@ -100,6 +102,17 @@ fn params(message: &Message) -> Value {
             body.remove("id");
             json!({ "response": body })
         }
+    }
+}
+
+/// The message as sent, for the detectors: `_meta` and the id can carry content too.
+fn scanned(message: &Message) -> Value {
+    match message {
+        Message::Request {
+            id, method, params, ..
+        } => json!({ "id": id, "method": method, "params": params }),
+        Message::Notification { method, params } => json!({ "method": method, "params": params }),
+        Message::Response { body, .. } => Value::Object(body.clone()),
     }
 }
 

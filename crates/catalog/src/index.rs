@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use matchit::Router;
-
 use crate::destination::{Destination, host_matches, is_ip_literal};
 use crate::error::CatalogError;
 use crate::model::{EntrySpec, Protocol, QuerySpec};
+use crate::routes::PathRoutes;
 use crate::template::{Overlap, Template};
 
 /// Positions of entries, by what requests show.
@@ -21,7 +20,7 @@ pub(crate) struct Index {
 /// Entries of one destination.
 #[derive(Debug, Default)]
 struct Routes {
-    http: HashMap<String, Router<Vec<HttpRoute>>>,
+    http: HashMap<String, PathRoutes<Vec<HttpRoute>>>,
     mcp: HashMap<String, McpRoutes>,
     opaque: Option<usize>,
 }
@@ -134,15 +133,14 @@ impl Index {
                 .or_default()
                 .push(route);
         }
-        let mut router = Router::new();
-        for (shape, routes) in by_shape {
-            let name = routes
-                .first()
-                .and_then(|r| entries.get(r.entry))
-                .map(|e| e.name.clone())
-                .unwrap_or_default();
+        let mut router = PathRoutes::default();
+        for routes in by_shape.into_values() {
+            let Some(first) = routes.first().cloned() else {
+                continue;
+            };
+            let name = entries.get(first.entry).map_or("?", |e| e.name.as_str());
             router
-                .insert(shape, routes)
+                .insert(&first.template, routes)
                 .map_err(|error| CatalogError::Invalid {
                     item: format!("entry {name}"),
                     problem: format!("the path cannot be routed: {error}"),
@@ -210,19 +208,13 @@ impl Index {
         method: &str,
         decoded_path: &str,
     ) -> Option<(&[HttpRoute], HashMap<String, String>)> {
-        let matched = self
+        let (routes, values) = self
             .routes
             .get(destination)?
             .http
             .get(method)?
-            .at(decoded_path)
-            .ok()?;
-        let values = matched
-            .params
-            .iter()
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect();
-        Some((matched.value, values))
+            .at(decoded_path)?;
+        Some((routes, values))
     }
 
     pub(crate) fn is_mcp_endpoint(&self, destination: usize, decoded_path: &str) -> bool {

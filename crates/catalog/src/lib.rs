@@ -19,6 +19,7 @@ mod intent;
 mod load;
 pub mod model;
 mod refusal;
+mod routes;
 mod template;
 mod validate;
 

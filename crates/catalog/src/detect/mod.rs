@@ -60,7 +60,7 @@ pub struct Finding {
     pub category: Category,
     /// Class that it raises to.
     pub class: Class,
-    /// JSON pointer into the body (MCP: into `{tool, arguments}`), `body`, `path`, or `query`. A
+    /// JSON pointer into the body, `body` when it is not JSON, `path`, or `query`. A
     /// member name that matched itself is shown as `*`.
     pub location: String,
 }
@@ -150,6 +150,14 @@ impl Detectors {
         limited(found)
     }
 
+    /// Findings in a form body (`application/x-www-form-urlencoded`), decoded.
+    #[must_use]
+    pub fn form(&self, body: &[u8]) -> Vec<Finding> {
+        let mut found = BTreeSet::new();
+        self.pairs(body, "body", &mut found);
+        limited(found)
+    }
+
     /// Findings in path and query, decoded. Header fields are not scanned: credentials belong there.
     #[must_use]
     pub fn request_line(&self, request: &CanonicalRequest) -> Vec<Finding> {
@@ -157,13 +165,19 @@ impl Detectors {
         for segment in writ_canonical::decoded_segments(&request.path) {
             self.scan(segment.as_bytes(), "path", &mut found);
         }
-        for (key, value) in
-            form_urlencoded::parse(request.query.as_deref().unwrap_or_default().as_bytes())
-        {
-            self.scan(key.as_bytes(), "query", &mut found);
-            self.scan(value.as_bytes(), "query", &mut found);
-        }
+        self.pairs(
+            request.query.as_deref().unwrap_or_default().as_bytes(),
+            "query",
+            &mut found,
+        );
         limited(found)
+    }
+
+    fn pairs(&self, text: &[u8], location: &str, found: &mut BTreeSet<Finding>) {
+        for (key, value) in form_urlencoded::parse(text) {
+            self.scan(key.as_bytes(), location, found);
+            self.scan(value.as_bytes(), location, found);
+        }
     }
 
     fn walk(&self, value: &Value, location: &str, found: &mut BTreeSet<Finding>) {
