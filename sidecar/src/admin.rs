@@ -2,7 +2,6 @@
 //! data path cannot make a healthy sidecar look dead.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,9 +32,12 @@ pub trait Status: Send + Sync + 'static {
 /// Serves the admin port until the task is dropped.
 ///
 /// # Errors
-/// When the address cannot be bound.
-pub async fn serve(address: SocketAddr, status: Arc<dyn Status>) -> std::io::Result<()> {
-    let listener = TcpListener::bind(address).await?;
+/// When the listener cannot be used.
+pub async fn serve(
+    listener: std::net::TcpListener,
+    status: Arc<dyn Status>,
+) -> std::io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok((stream, _)) = listener.accept().await else {

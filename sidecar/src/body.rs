@@ -5,9 +5,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use ring::digest;
+use writ_sae::fields::SAE_RECEIPT;
 
 /// Whatever made a body end early.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -46,7 +48,11 @@ pub enum ReadError {
 ///
 /// # Errors
 /// [`ReadError`] when it is late or breaks off.
-pub async fn collect<B>(mut body: B, limit: usize, timeout: Duration) -> Result<Collected, ReadError>
+pub async fn collect<B>(
+    mut body: B,
+    limit: usize,
+    timeout: Duration,
+) -> Result<Collected, ReadError>
 where
     B: HttpBody<Data = Bytes> + Send + Sync + Unpin + 'static,
     B::Error: Into<BodyError>,
@@ -75,7 +81,13 @@ where
         Fits::Yes => Ok(Collected::Whole(whole)),
         Fits::No => {
             let rest = body.map_err(Into::into);
-            Ok(Collected::TooLarge(Prefixed { head: Some(whole), rest }.boxed()))
+            Ok(Collected::TooLarge(
+                Prefixed {
+                    head: Some(whole),
+                    rest,
+                }
+                .boxed(),
+            ))
         }
     }
 }
@@ -130,20 +142,24 @@ pub enum End {
 }
 
 /// A body that is passed on frame by frame, never held back, and reported when it ends.
-pub struct Watched<B, F: FnOnce(Observed)> {
+///
+/// A receipt in the trailers ends here: it was meant for this hop.
+pub struct Watched<B, F: FnOnce(Observed, Option<&HeaderMap>)> {
     inner: B,
     hash: digest::Context,
     length: u64,
+    trailers: Option<HeaderMap>,
     report: Option<F>,
 }
 
-impl<B, F: FnOnce(Observed)> Watched<B, F> {
-    /// Calls `report` once, when the body ends or is dropped.
+impl<B, F: FnOnce(Observed, Option<&HeaderMap>)> Watched<B, F> {
+    /// Calls `report` once, with the trailers, when the body ends or is dropped.
     pub fn new(inner: B, report: F) -> Self {
         Self {
             inner,
             hash: digest::Context::new(&digest::SHA256),
             length: 0,
+            trailers: None,
             report: Some(report),
         }
     }
@@ -154,11 +170,12 @@ impl<B, F: FnOnce(Observed)> Watched<B, F> {
             for (to, from) in digest.iter_mut().zip(self.hash.clone().finish().as_ref()) {
                 *to = *from;
             }
-            report(Observed {
+            let seen = Observed {
                 digest,
                 length: self.length,
                 end,
-            });
+            };
+            report(seen, self.trailers.as_ref());
         }
     }
 }
@@ -166,7 +183,7 @@ impl<B, F: FnOnce(Observed)> Watched<B, F> {
 impl<B, F> HttpBody for Watched<B, F>
 where
     B: HttpBody<Data = Bytes> + Unpin,
-    F: FnOnce(Observed) + Unpin,
+    F: FnOnce(Observed, Option<&HeaderMap>) + Unpin,
 {
     type Data = Bytes;
     type Error = B::Error;
@@ -175,14 +192,18 @@ where
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let polled = Pin::new(&mut self.inner).poll_frame(cx);
-        match &polled {
+        let mut polled = Pin::new(&mut self.inner).poll_frame(cx);
+        match &mut polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
                     self.hash.update(data);
                     self.length = self.length.saturating_add(data.len() as u64);
                 }
-                if self.inner.is_end_stream() {
+                if let Some(trailers) = frame.trailers_mut() {
+                    self.trailers = Some(trailers.clone());
+                    trailers.remove(SAE_RECEIPT);
+                }
+                if self.trailers.is_some() || self.inner.is_end_stream() {
                     self.finish(End::Complete);
                 }
             }
@@ -202,7 +223,7 @@ where
     }
 }
 
-impl<B, F: FnOnce(Observed)> Drop for Watched<B, F> {
+impl<B, F: FnOnce(Observed, Option<&HeaderMap>)> Drop for Watched<B, F> {
     fn drop(&mut self) {
         self.finish(End::Aborted);
     }
@@ -257,7 +278,7 @@ mod tests {
     #[tokio::test]
     async fn a_watched_body_reports_its_digest_once() {
         let (tell, told) = mpsc::channel();
-        let body = Watched::new(chunks(vec!["ab", "c"]), move |seen| {
+        let body = Watched::new(chunks(vec!["ab", "c"]), move |seen, _| {
             tell.send(seen).unwrap();
         });
         assert_eq!(body.collect().await.unwrap().to_bytes(), "abc");
@@ -273,7 +294,7 @@ mod tests {
     #[tokio::test]
     async fn a_dropped_body_is_reported_as_aborted() {
         let (tell, told) = mpsc::channel();
-        drop(Watched::new(chunks(vec!["ab"]), move |seen| {
+        drop(Watched::new(chunks(vec!["ab"]), move |seen, _| {
             tell.send(seen).unwrap();
         }));
         assert_eq!(told.recv().unwrap().end, End::Aborted);

@@ -69,9 +69,9 @@ pub struct Agent {
     pub policy_salt: Hex<16>,
     /// SHA-256 of the model artifact, 64 hex digits.
     pub model: Hex<32>,
-    /// Reference or digest of the model's SBOM.
+    /// SHA-256 of the model's SBOM, 64 hex digits.
     #[serde(default)]
-    pub sbom: Option<String>,
+    pub sbom: Option<Hex<32>>,
 }
 
 /// The chain that holds the policy.
@@ -315,9 +315,8 @@ impl<'de, const N: usize> Deserialize<'de> for Hex<N> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let mut bytes = [0; N];
-        hex::decode_to_slice(text.strip_prefix("0x").unwrap_or(&text), &mut bytes).map_err(
-            |_| serde::de::Error::custom(format!("expected {} hex digits", N * 2)),
-        )?;
+        hex::decode_to_slice(text.strip_prefix("0x").unwrap_or(&text), &mut bytes)
+            .map_err(|_| serde::de::Error::custom(format!("expected {} hex digits", N * 2)))?;
         Ok(Self(bytes))
     }
 }
@@ -421,7 +420,10 @@ impl Config {
         }
         for (index, inbound) in self.inbound.iter().enumerate() {
             if own.contains(&inbound.port) {
-                return refuse(format!("inbound port {} is the sidecar's own", inbound.port));
+                return refuse(format!(
+                    "inbound port {} is the sidecar's own",
+                    inbound.port
+                ));
             }
             if inbound.authorities.is_empty() {
                 return refuse(format!(
@@ -429,7 +431,12 @@ impl Config {
                     inbound.port
                 ));
             }
-            if self.inbound.iter().skip(index + 1).any(|other| other.port == inbound.port) {
+            if self
+                .inbound
+                .iter()
+                .skip(index + 1)
+                .any(|other| other.port == inbound.port)
+            {
                 return refuse(format!("inbound port {} is named twice", inbound.port));
             }
         }
@@ -519,8 +526,16 @@ record: {directory: /var/lib/writ}
     #[test]
     fn contradictions_are_refused_with_the_setting_named() {
         for (from, to, names) in [
-            ("  endpoints: ['http://127.0.0.1:8545']", "  endpoints: []", "endpoints"),
-            ("  chainId: 84532", "  chainId: 84532\n  quorum: 2", "quorum"),
+            (
+                "  endpoints: ['http://127.0.0.1:8545']",
+                "  endpoints: []",
+                "endpoints",
+            ),
+            (
+                "  chainId: 84532",
+                "  chainId: 84532\n  quorum: 2",
+                "quorum",
+            ),
             ("catalog: /etc/writ/catalog.yaml", "", "catalog"),
             (
                 "record:",
@@ -532,7 +547,11 @@ record: {directory: /var/lib/writ}
                 "inbound: [{port: 80, app: '127.0.0.1:80', authorities: []}]\nrecord:",
                 "authorities",
             ),
-            ("record:", "outbound: {envelopeSeconds: 10}\nrecord:", "envelopeSeconds"),
+            (
+                "record:",
+                "outbound: {envelopeSeconds: 10}\nrecord:",
+                "envelopeSeconds",
+            ),
         ] {
             let error = load(&MINIMAL.replace(from, to)).unwrap_err().to_string();
             assert!(error.contains(names), "{names}: {error}");

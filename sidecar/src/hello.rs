@@ -134,7 +134,8 @@ fn encrypted(record: &[u8]) -> Encrypted {
     let Ok((_, plaintext)) = parse_tls_plaintext(record) else {
         return Encrypted::Possibly;
     };
-    let Some(TlsMessage::Handshake(TlsMessageHandshake::ClientHello(hello))) = plaintext.msg.first()
+    let Some(TlsMessage::Handshake(TlsMessageHandshake::ClientHello(hello))) =
+        plaintext.msg.first()
     else {
         return Encrypted::Possibly;
     };

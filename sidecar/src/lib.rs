@@ -2,8 +2,20 @@
 //! verifies what arrives.
 #![forbid(unsafe_code)]
 
+pub mod admin;
+pub mod body;
 pub mod config;
+pub mod dialer;
 pub mod dns;
+pub mod gate;
+pub mod hello;
+pub mod inbound;
 pub mod init;
+pub mod listen;
+pub mod metrics;
+pub mod outbound;
+pub mod parents;
 pub mod problem;
+pub mod run;
+pub mod upstream;
 pub mod validate;

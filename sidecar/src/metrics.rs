@@ -78,11 +78,17 @@ impl Metrics {
         let registry = Registry::new();
         let buckets = prometheus::exponential_buckets(0.000_01, 2.0, 20)?;
         let actions = IntCounterVec::new(
-            Opts::new("writ_actions_total", "Actions decided, by effect and reason"),
+            Opts::new(
+                "writ_actions_total",
+                "Actions decided, by effect and reason",
+            ),
             &["kind", "effect", "code"],
         )?;
         let arrivals = IntCounterVec::new(
-            Opts::new("writ_arrivals_total", "Requests that reached the PEP, by verdict"),
+            Opts::new(
+                "writ_arrivals_total",
+                "Requests that reached the PEP, by verdict",
+            ),
             &["verdict", "code"],
         )?;
         let stages = HistogramVec::new(

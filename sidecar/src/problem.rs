@@ -85,10 +85,7 @@ impl Problem {
         let mut response = Response::new(B::from(Bytes::from(body)));
         *response.status_mut() = status;
         let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static(PROBLEM_JSON),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         response
     }
@@ -133,10 +130,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_is_problem_json_with_code_and_decision() {
-        let response: Response<Full<Bytes>> =
-            Problem::new(StatusCode::FORBIDDEN, "amount-over-limit", "at most 100.00 EUR")
-                .with_decision("d-1")
-                .into_response();
+        let response: Response<Full<Bytes>> = Problem::new(
+            StatusCode::FORBIDDEN,
+            "amount-over-limit",
+            "at most 100.00 EUR",
+        )
+        .with_decision("d-1")
+        .into_response();
         assert_eq!(response.status(), 403);
         assert_eq!(response.headers()["content-type"], PROBLEM_JSON);
         let body = response.into_body().collect().await.unwrap().to_bytes();

@@ -18,6 +18,7 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use writ_identity::tls as svid_tls;
+use writ_sae::VerifyKey;
 
 use crate::body::Body;
 
@@ -125,11 +126,20 @@ pub enum UpstreamError {
     },
 }
 
+/// What mutual TLS proved of a connection.
+#[derive(Debug)]
+pub struct Proved {
+    /// RFC 9266 exporter, which ties an envelope to this connection.
+    pub channel_binding: [u8; 32],
+    /// Key of the peer's SVID, which its receipts are signed with.
+    pub peer: VerifyKey,
+}
+
 /// A connection taken for one request.
 pub struct Lease {
     sender: Sender,
-    /// RFC 9266 exporter of the connection, where it is mutual TLS.
-    pub channel_binding: Option<[u8; 32]>,
+    /// What mutual TLS proved of the connection.
+    pub proved: Option<Arc<Proved>>,
     target: Target,
     pool: Arc<Pool>,
 }
@@ -154,7 +164,7 @@ impl Lease {
     pub async fn send(self, request: Request<Body>) -> Sent {
         let Self {
             sender,
-            channel_binding,
+            proved,
             target,
             pool,
         } = self;
@@ -166,7 +176,7 @@ impl Lease {
                         tokio::spawn(async move {
                             // Ready again only once this response has been read to its end.
                             if sender.ready().await.is_ok() {
-                                pool.park(target, sender, channel_binding);
+                                pool.park(target, sender, proved);
                             }
                         });
                         Sent::Answered(response)
@@ -193,15 +203,17 @@ impl Lease {
 
 struct Idle {
     sender: http1::SendRequest<Body>,
-    channel_binding: Option<[u8; 32]>,
+    proved: Option<Arc<Proved>>,
     since: Instant,
 }
 
 #[derive(Clone)]
 struct Shared {
     sender: http2::SendRequest<Body>,
-    channel_binding: Option<[u8; 32]>,
+    proved: Option<Arc<Proved>>,
 }
+
+type Connected = (Sender, Option<Arc<Proved>>);
 
 #[derive(Default)]
 struct Slots {
@@ -221,12 +233,7 @@ impl Pool {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn park(
-        &self,
-        target: Target,
-        sender: http1::SendRequest<Body>,
-        channel_binding: Option<[u8; 32]>,
-    ) {
+    fn park(&self, target: Target, sender: http1::SendRequest<Body>, proved: Option<Arc<Proved>>) {
         let mut slots = self.slots();
         if slots.idle.len() >= MAX_TARGETS && !slots.idle.contains_key(&target) {
             slots.idle.clear();
@@ -235,13 +242,13 @@ impl Pool {
         if idle.len() < self.max_idle {
             idle.push(Idle {
                 sender,
-                channel_binding,
+                proved,
                 since: Instant::now(),
             });
         }
     }
 
-    fn take(&self, target: &Target) -> Option<(Sender, Option<[u8; 32]>)> {
+    fn take(&self, target: &Target) -> Option<Connected> {
         let mut slots = self.slots();
         match target.version {
             Version::Http2 => {
@@ -250,7 +257,7 @@ impl Pool {
                     slots.shared.remove(target);
                     return None;
                 }
-                Some((Sender::Http2(shared.sender.clone()), shared.channel_binding))
+                Some((Sender::Http2(shared.sender.clone()), shared.proved.clone()))
             }
             Version::Http1 => {
                 let idle = slots.idle.get_mut(target)?;
@@ -259,7 +266,7 @@ impl Pool {
                         && candidate.sender.is_ready()
                         && candidate.since.elapsed() < IDLE_LIFETIME;
                     if usable {
-                        return Some((Sender::Http1(candidate.sender), candidate.channel_binding));
+                        return Some((Sender::Http1(candidate.sender), candidate.proved));
                     }
                 }
                 None
@@ -274,7 +281,9 @@ impl Pool {
     fn gate(&self, target: &Target) -> Arc<tokio::sync::Mutex<()>> {
         let mut slots = self.slots();
         if slots.connecting.len() >= MAX_TARGETS {
-            slots.connecting.retain(|_, gate| Arc::strong_count(gate) > 1);
+            slots
+                .connecting
+                .retain(|_, gate| Arc::strong_count(gate) > 1);
         }
         Arc::clone(slots.connecting.entry(target.clone()).or_default())
     }
@@ -320,9 +329,9 @@ impl<D: Dialer> Upstreams<D> {
     /// # Errors
     /// [`UpstreamError`] when the target cannot be reached, or is not who it should be.
     pub async fn connect(&self, target: &Target) -> Result<Lease, UpstreamError> {
-        let lease = |(sender, channel_binding)| Lease {
+        let lease = |(sender, proved): Connected| Lease {
             sender,
-            channel_binding,
+            proved,
             target: target.clone(),
             pool: Arc::clone(&self.pool),
         };
@@ -338,24 +347,21 @@ impl<D: Dialer> Upstreams<D> {
         if let Some(taken) = self.pool.take(target) {
             return Ok(lease(taken));
         }
-        let (sender, channel_binding) = self.dial(target).await?;
+        let (sender, proved) = self.dial(target).await?;
         if let Sender::Http2(sender) = &sender {
             let mut slots = self.pool.slots();
             if slots.shared.len() >= MAX_TARGETS {
                 slots.shared.retain(|_, shared| !shared.sender.is_closed());
             }
             if slots.shared.len() < MAX_TARGETS {
-                let sender = sender.clone();
-                slots.shared.insert(
-                    target.clone(),
-                    Shared {
-                        sender,
-                        channel_binding,
-                    },
-                );
+                let shared = Shared {
+                    sender: sender.clone(),
+                    proved: proved.clone(),
+                };
+                slots.shared.insert(target.clone(), shared);
             }
         }
-        Ok(lease((sender, channel_binding)))
+        Ok(lease((sender, proved)))
     }
 
     /// A raw TCP connection to a target, for connections that pass opaque.
@@ -395,7 +401,7 @@ impl<D: Dialer> Upstreams<D> {
         Ok(stream)
     }
 
-    async fn dial(&self, target: &Target) -> Result<(Sender, Option<[u8; 32]>), UpstreamError> {
+    async fn dial(&self, target: &Target) -> Result<Connected, UpstreamError> {
         let stream = self.connect_tcp(&target.host, target.port).await?;
         let Some(config) = self.dialer.tls(target)? else {
             return Ok((start_http(stream, target).await?, None));
@@ -419,21 +425,28 @@ impl<D: Dialer> Upstreams<D> {
             port: target.port,
             reason: error.to_string(),
         })?;
-        let channel_binding = match target.security {
-            Security::Mtls { .. } => {
-                let binding = svid_tls::channel_binding(stream.get_ref().1).map_err(|error| {
-                    UpstreamError::Identity {
-                        host: target.host.clone(),
-                        port: target.port,
-                        reason: error.to_string(),
-                    }
-                })?;
-                Some(binding)
-            }
+        let proved = match target.security {
+            Security::Mtls { .. } => Some(Arc::new(prove(target, stream.get_ref().1)?)),
             Security::Tls { .. } | Security::Plain => None,
         };
-        Ok((start_http(stream, target).await?, channel_binding))
+        Ok((start_http(stream, target).await?, proved))
     }
+}
+
+fn prove(target: &Target, tls: &rustls::ClientConnection) -> Result<Proved, UpstreamError> {
+    let unproved = |reason: String| UpstreamError::Identity {
+        host: target.host.clone(),
+        port: target.port,
+        reason,
+    };
+    let channel_binding =
+        svid_tls::channel_binding(tls).map_err(|error| unproved(error.to_string()))?;
+    let peer = svid_tls::peer_svid(tls).map_err(|error| unproved(error.to_string()))?;
+    let peer = VerifyKey::from_svid(&peer.svid).map_err(|refusal| unproved(refusal.to_string()))?;
+    Ok(Proved {
+        channel_binding,
+        peer,
+    })
 }
 
 async fn start_http<S>(stream: S, target: &Target) -> Result<Sender, UpstreamError>

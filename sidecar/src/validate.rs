@@ -23,10 +23,12 @@ pub fn run(args: &Args) -> Result<Proof, RedirectError> {
 
 pub(crate) fn prove(args: &RedirectArgs) -> Result<Proof, RedirectError> {
     let mut token = [0; 16];
-    SystemRandom::new().fill(&mut token).map_err(|_| RedirectError::Io {
-        what: "the kernel's random numbers".to_owned(),
-        source: std::io::Error::other("not available"),
-    })?;
+    SystemRandom::new()
+        .fill(&mut token)
+        .map_err(|_| RedirectError::Io {
+            what: "the kernel's random numbers".to_owned(),
+            source: std::io::Error::other("not available"),
+        })?;
     let proof = validate(&args.redirect()?, token)?;
     tracing::info!(v4 = ?proof.v4, v6 = ?proof.v6, "redirection proved");
     Ok(proof)

@@ -1,0 +1,272 @@
+//! An allowed action on its way: signed, durable, released, and closed by its outcome.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use writ_ledger::{Enforced, Entry, Mode, Outcome, OutcomeResult};
+use writ_sae::{Compact, ReceiptClaims, SaeCertificate, Unverified, VerifyKey, issue_envelope};
+
+use super::claims::{self, Asked, Stamp};
+use super::denied::{self, Denied};
+use super::{Evaluated, Gate};
+use crate::body::{End, Observed};
+use crate::metrics::Stage;
+use crate::parents::Lineage;
+
+/// An action that the policy allows and that was not released yet.
+#[must_use = "an allowed action is issued, or its budget is spent for nothing"]
+pub struct Granted {
+    gate: Arc<Gate>,
+    asked: Asked,
+    evaluated: Evaluated,
+    lineage: Lineage,
+}
+
+/// An action whose allow is durable: it may leave.
+pub struct Released {
+    gate: Arc<Gate>,
+    seq: u64,
+    /// Id under which the record holds it.
+    pub decision_id: String,
+    /// The envelope, where the destination takes one.
+    pub envelope: Option<Compact>,
+    /// `SAE-Certificate`, where there is an envelope.
+    pub certificate: Option<String>,
+    closed: bool,
+}
+
+/// What became of a released action, as far as the sender saw.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    /// How it ended.
+    pub result: OutcomeResult,
+    /// HTTP status of the response.
+    pub status: Option<u16>,
+    /// SHA-256 of the response body.
+    pub response: Option<[u8; 32]>,
+    /// `SAE-Receipt` of the response: the final one where there is a trailer.
+    pub receipt: Option<String>,
+    /// What went wrong.
+    pub error: Option<String>,
+}
+
+impl Granted {
+    pub(super) fn new(
+        gate: Arc<Gate>,
+        asked: Asked,
+        evaluated: Evaluated,
+        lineage: Lineage,
+    ) -> Self {
+        Self {
+            gate,
+            asked,
+            evaluated,
+            lineage,
+        }
+    }
+
+    /// Gives the action up before it was signed: the target could not be reached.
+    ///
+    /// # Errors
+    /// Never `Ok`: the [`Denied`] that the agent is told.
+    pub async fn give_up(self, code: &str, why: &str, status: u16) -> Denied {
+        let reason = denied::Reason::with_status(code, why, status);
+        self.gate
+            .deny(
+                Some(&self.asked),
+                &self.asked.target,
+                reason,
+                Some(&self.evaluated),
+                &self.lineage,
+            )
+            .await
+    }
+
+    /// Signs the envelope for one connection and makes its record durable. Only what this returns
+    /// may be sent.
+    ///
+    /// # Errors
+    /// [`Denied`] when it cannot be signed or recorded.
+    pub async fn issue(self, channel_binding: Option<[u8; 32]>) -> Result<Released, Denied> {
+        match self.try_issue(channel_binding).await {
+            Ok(released) => {
+                self.gate
+                    .metrics
+                    .decided(self.asked.intent.kind.as_str(), "allow", "allowed");
+                tracing::info!(
+                    decision = released.decision_id,
+                    capability = self.asked.intent.capability,
+                    "action allowed"
+                );
+                Ok(released)
+            }
+            Err(error) => {
+                let code = match &error {
+                    denied::NotRecorded::Ledger(_) => "record-unavailable",
+                    _ => "signing-unavailable",
+                };
+                let reason = denied::Reason::unavailable(code, error.to_string());
+                Err(self
+                    .gate
+                    .deny(
+                        Some(&self.asked),
+                        &self.asked.target,
+                        reason,
+                        Some(&self.evaluated),
+                        &self.lineage,
+                    )
+                    .await)
+            }
+        }
+    }
+
+    async fn try_issue(
+        &self,
+        channel_binding: Option<[u8; 32]>,
+    ) -> Result<Released, denied::NotRecorded> {
+        let gate = &self.gate;
+        let current = gate.keys.current(self.evaluated.now)?;
+        let witness = gate.witnesses.store(&gate.log, &self.evaluated)?;
+        let reservation = gate.log.reserve()?;
+        let seq = reservation.seq();
+        let lifetime = match self.evaluated.decision.ttl {
+            0 => gate.profile.envelope_seconds,
+            seconds => u64::from(seconds),
+        };
+        let stamp = Stamp {
+            jti: gate.jti().map_err(|_| denied::NotRecorded::NoRandomness)?,
+            now: self.evaluated.now,
+            lifetime,
+        };
+        let signing = Instant::now();
+        let claims = claims::envelope(
+            &gate.actor(&current.svid),
+            &self.asked,
+            &self.evaluated.decision,
+            self.evaluated.state,
+            &gate.circumstances(&self.lineage, seq, channel_binding),
+            stamp,
+        );
+        // Every allow is signed for the record, also where the target takes no envelope.
+        let envelope = issue_envelope(&claims, current.signer.as_ref())?;
+        let certificate = SaeCertificate::of(current.signer.as_ref())
+            .encode()
+            .map_err(writ_sae::IssueError::Claims)?;
+        gate.metrics.observe(Stage::Sign, signing.elapsed());
+
+        let appending = Instant::now();
+        let entry = Entry::Allow(Box::new(writ_ledger::Decision {
+            action: Some(self.evaluated.action.to_abi()),
+            budget: self.evaluated.hold.clone().map(writ_ledger::Hold::into_use),
+            jws: Some(envelope.as_str().to_owned()),
+            mode: Mode::Enforce,
+            names: gate.names(
+                current.svid.spiffe_id(),
+                Some(&self.asked),
+                &self.asked.target,
+                &self.lineage,
+            ),
+            reason: "allowed".to_owned(),
+            salt: Some(gate.profile.policy_salt),
+            witness: Some(witness),
+        }));
+        let decision_id = reservation.id().to_string();
+        gate.log.append(reservation, entry).await?;
+        gate.metrics.observe(Stage::Append, appending.elapsed());
+        let stamped = self.asked.stamping == claims::Stamping::Stamp;
+        Ok(Released {
+            gate: Arc::clone(gate),
+            seq,
+            decision_id,
+            certificate: stamped.then_some(certificate),
+            envelope: stamped.then_some(envelope),
+            closed: false,
+        })
+    }
+}
+
+impl Released {
+    /// Records what became of the action. `peer` is the key of the connection's peer, which a
+    /// receipt must be signed with. The request's path does not wait for this.
+    pub fn close(mut self, sent: Sent, peer: Option<&VerifyKey>) {
+        self.closed = true;
+        self.append(sent, peer);
+    }
+
+    fn append(&self, sent: Sent, peer: Option<&VerifyKey>) {
+        let gate = Arc::clone(&self.gate);
+        let enforced = match (&sent.receipt, peer, &self.envelope) {
+            (Some(receipt), Some(peer), Some(envelope)) => held_by(receipt, peer, &envelope.hash()),
+            _ => Enforced::Redirect,
+        };
+        let outcome = Outcome {
+            enforced,
+            error: sent.error.map(|text| short(&text)),
+            of: self.seq,
+            receipt: sent.receipt.filter(|_| enforced != Enforced::Redirect),
+            response: sent.response,
+            result: sent.result,
+            status: sent.status,
+        };
+        let decision = self.decision_id.clone();
+        tokio::spawn(async move {
+            let recorded = gate.log.record(Entry::Outcome(Box::new(outcome)));
+            if let Err(error) = recorded.await {
+                tracing::error!(%error, decision, "outcome not recorded");
+            }
+        });
+    }
+}
+
+impl Drop for Released {
+    fn drop(&mut self) {
+        if !self.closed {
+            let sent = Sent::failed(OutcomeResult::Failed, "given up while it was under way");
+            self.append(sent, None);
+        }
+    }
+}
+
+impl Sent {
+    /// A response that was read, or not, to its end.
+    pub fn answered(status: u16, seen: &Observed, receipt: Option<String>) -> Self {
+        Self {
+            result: match seen.end {
+                End::Complete => OutcomeResult::Completed,
+                End::Aborted => OutcomeResult::Failed,
+            },
+            status: Some(status),
+            response: (seen.end == End::Complete).then_some(seen.digest),
+            receipt,
+            error: None,
+        }
+    }
+
+    /// A request that never left, or may have.
+    pub fn failed(result: OutcomeResult, why: &str) -> Self {
+        Self {
+            result,
+            status: None,
+            response: None,
+            receipt: None,
+            error: Some(why.to_owned()),
+        }
+    }
+}
+
+/// `pep` only where the receipt is the target's own word on exactly this envelope.
+fn held_by(receipt: &str, peer: &VerifyKey, envelope: &[u8; 32]) -> Enforced {
+    let verified = Unverified::<ReceiptClaims>::parse(receipt)
+        .and_then(|receipt| receipt.verify(peer, envelope));
+    match verified {
+        Ok(_) => Enforced::Pep,
+        Err(refusal) => {
+            tracing::warn!(code = refusal.code(), "receipt not taken");
+            Enforced::Redirect
+        }
+    }
+}
+
+fn short(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(200).collect()
+}

@@ -1,0 +1,130 @@
+//! What arrives at the pod: mutual TLS, the policy enforcement point, then the application.
+
+mod app;
+mod recorder;
+mod spoken;
+mod state;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tower::{Layer, ServiceExt};
+use writ_canonical::Scheme;
+use writ_identity::{SvidSource, tls as svid_tls};
+use writ_pep::{Connection, Peer, PepLayer};
+
+use crate::gate::Gate;
+use crate::listen::Captured;
+
+pub use app::App;
+pub use recorder::{GateRecorder, Receipts};
+pub use spoken::Spoken;
+pub use state::ProvedCallers;
+
+/// How long a caller may take for its TLS handshake, and for a request's head.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// One port of the application, with the PEP in front of it.
+pub struct Port {
+    /// The PEP and what it is made of.
+    pub layer: PepLayer,
+    /// The application behind it.
+    pub app: App,
+}
+
+/// The inbound half of the sidecar.
+pub struct Inbound {
+    /// By the port that callers dial.
+    pub ports: Arc<ArcSwap<HashMap<u16, Arc<Port>>>>,
+    /// TLS settings that take any SVID of a trusted domain; whom it may act as is the PEP's part.
+    pub tls: Arc<ServerConfig>,
+    /// Follows our own SVID.
+    pub identity: Arc<dyn SvidSource>,
+    /// Counts what is refused before anybody is known.
+    pub gate: Arc<Gate>,
+    /// Ends connections when draining.
+    pub stop: CancellationToken,
+}
+
+impl Inbound {
+    /// Handles one captured connection to its end.
+    pub async fn handle(self: Arc<Self>, captured: Captured) {
+        let Some(port) = self.ports.load().get(&captured.to.port()).cloned() else {
+            tracing::info!(from = %captured.from, port = captured.to.port(), "port is not served");
+            return self.gate.count_refused("port-not-served");
+        };
+        let accept = TlsAcceptor::from(Arc::clone(&self.tls)).accept(captured.stream);
+        let stream = match tokio::time::timeout(HANDSHAKE, accept).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                tracing::info!(from = %captured.from, %error, "caller has no accepted identity");
+                return self.gate.count_refused("no-mutual-tls");
+            }
+            Err(_) => return self.gate.count_refused("handshake-timeout"),
+        };
+        let tls = stream.get_ref().1;
+        let (Ok(peer), Ok(channel_binding)) =
+            (svid_tls::peer_svid(tls), svid_tls::channel_binding(tls))
+        else {
+            return self.gate.count_refused("no-mutual-tls");
+        };
+        let connection = Connection {
+            scheme: Scheme::Https,
+            peer: Some(Peer {
+                spiffe_id: peer.svid.spiffe_id.clone(),
+                chain: peer.chain,
+            }),
+            channel_binding: Some(channel_binding),
+        };
+        self.serve(stream, &port, connection).await;
+    }
+
+    async fn serve<S>(&self, stream: S, port: &Port, known: Connection)
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    {
+        let service = port.layer.layer(port.app.clone());
+        let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
+            request.extensions_mut().insert(known.clone());
+            service.clone().oneshot(request)
+        });
+        let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HANDSHAKE)
+            .max_buf_size(64 << 10)
+            .http2()
+            .timer(TokioTimer::new())
+            .max_header_list_size(64 << 10)
+            .max_concurrent_streams(256)
+            .keep_alive_interval(Duration::from_secs(30));
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        tokio::pin!(connection);
+        let mut rotated = self.identity.watch();
+        rotated.mark_unchanged();
+        // With a new SVID callers are asked to connect anew, so that receipts are signed with the
+        // key that the connection showed.
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            _ = rotated.changed() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+            () = self.stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "connection from caller ended");
+        }
+    }
+}

@@ -1,0 +1,568 @@
+//! One HTTP request of the agent: canonical, classified, decided, stamped, sent, answered.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HOST};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use writ_canonical::json::JsonLimits;
+use writ_canonical::{
+    Authority, BodyBinding, CanonicalRequest, Limits, RawHead, Scheme, canonicalize, mcp,
+    remove_excluded,
+};
+use writ_catalog::{
+    AgentTls, BodyView, Destination, Envelope, Intent, Peer, Protocol, UpstreamMode,
+};
+use writ_ledger::OutcomeResult;
+use writ_sae::fields;
+
+use super::connection::{AgentSide, Live, Outbound};
+use crate::body::{self, Body, Collected, Watched};
+use crate::gate::claims::{Asked, Stamping, http_binding};
+use crate::gate::{Denied, Granted, Released, Sent};
+use crate::metrics::Stage;
+use crate::upstream::{self, Lease, Security, Target, UpstreamError, Version};
+
+/// Header in which an agent presents a human approval, 64 hex digits.
+const APPROVAL: &str = "writ-approval";
+
+/// How often an action whose connection had closed before a byte left is decided anew.
+const ATTEMPTS: usize = 2;
+
+/// A refusal, with the JSON-RPC id to answer it to where the request was an MCP message.
+struct Refused {
+    denied: Denied,
+    mcp: Option<serde_json::Value>,
+}
+
+impl From<Denied> for Refused {
+    fn from(denied: Denied) -> Self {
+        Self { denied, mcp: None }
+    }
+}
+
+/// A request, understood.
+struct Understood {
+    destination: Destination,
+    canonical: CanonicalRequest,
+    intent: Intent,
+    binding: BodyBinding,
+    body: Outgoing,
+    mcp: Option<serde_json::Value>,
+    catalog_hash: [u8; 32],
+    approval: Option<[u8; 32]>,
+}
+
+/// A request's body on its way out.
+enum Outgoing {
+    /// All of it: it can be sent again if not a byte of it left.
+    Whole(Bytes),
+    /// A stream, which can be sent once.
+    Stream(Body),
+}
+
+impl Outbound {
+    /// Answers one request of the agent: with the target's response, or with a refusal.
+    pub(super) async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        side: &AgentSide,
+    ) -> Response<Body> {
+        let began = Instant::now();
+        let live = self.live.load_full();
+        let version = request.version();
+        let refused = match self.understand(request, side, &live).await {
+            Ok(understood) => {
+                self.metrics.observe(Stage::Classify, began.elapsed());
+                let mcp = understood.mcp.clone();
+                match self.carry_out(understood, &live, version, began).await {
+                    Ok(response) => return response,
+                    Err(denied) => Refused { denied, mcp },
+                }
+            }
+            Err(refused) => refused,
+        };
+        let problem = refused.denied.problem;
+        match refused.mcp {
+            Some(id) => problem.into_mcp_response::<http_body_util::Full<Bytes>>(&id),
+            None => problem.into_response(),
+        }
+        .map(|full| full.map_err(|never| match never {}).boxed())
+    }
+
+    async fn understand(
+        &self,
+        request: Request<Incoming>,
+        side: &AgentSide,
+        live: &Live,
+    ) -> Result<Understood, Refused> {
+        let (mut parts, incoming) = request.into_parts();
+        let authority = authority_of(&parts.uri, &parts.headers);
+        let shown = format!(
+            "{}://{}{}",
+            if side.server_name.is_some() {
+                "https"
+            } else {
+                "http"
+            },
+            authority,
+            parts.uri.path()
+        );
+        let (destination, canonical_authority) =
+            self.destination(&authority, side, live, &shown).await?;
+
+        remove_excluded(&mut parts.headers);
+        let approval = self.approval(&mut parts.headers, &shown).await?;
+        // The Host that the agent sent names its own port; the canonical one names the target's.
+        parts.headers.remove(HOST);
+        let raw = RawHead {
+            scheme: destination.scheme(),
+            method: &parts.method,
+            authority: &canonical_authority,
+            path_and_query: parts.uri.path_and_query().map_or("/", |path| path.as_str()),
+            headers: &parts.headers,
+        };
+        let canonical = match canonicalize(raw, &Limits::default()) {
+            Ok(canonical) => canonical,
+            Err(refusal) => {
+                let why = refusal.to_string();
+                return Err(self
+                    .gate
+                    .refuse(&shown, refusal.code(), why, refusal.status())
+                    .await
+                    .into());
+            }
+        };
+        let (binding, body) = self.read_body(incoming, live, &shown).await?;
+        let (intent, mcp) = self
+            .classify(live, &destination, &canonical, &body, &shown)
+            .await?;
+        Ok(Understood {
+            destination,
+            canonical,
+            intent,
+            binding,
+            body,
+            mcp,
+            catalog_hash: live.catalog.hash(),
+            approval,
+        })
+    }
+
+    /// The catalog's destination for the authority that the agent named, and the authority as the
+    /// target is to see it.
+    async fn destination(
+        &self,
+        authority: &str,
+        side: &AgentSide,
+        live: &Live,
+        shown: &str,
+    ) -> Result<(Destination, String), Denied> {
+        let scheme = match side.server_name {
+            Some(_) => Scheme::Https,
+            None => Scheme::Http,
+        };
+        let named = match Authority::parse(authority, scheme) {
+            Ok(named) => named,
+            Err(refusal) => {
+                let why = refusal.to_string();
+                return Err(self
+                    .gate
+                    .refuse(shown, refusal.code(), why, refusal.status())
+                    .await);
+            }
+        };
+        let misdirected = match &side.server_name {
+            Some(name) if *name != named.host => {
+                Some("the request names another host than the TLS connection")
+            }
+            _ if named.port != side.port => {
+                Some("the request names another port than the one that was dialled")
+            }
+            _ => None,
+        };
+        if let Some(why) = misdirected {
+            return Err(self.gate.refuse(shown, "misdirected", why, 421).await);
+        }
+        let Some(destination) = live.catalog.destination(&named.host, named.port) else {
+            let why = if side.pod_local {
+                format!(
+                    "port {} inside this pod is not open; name it in localPorts, or add a catalog entry",
+                    side.port
+                )
+            } else {
+                "the catalog names no such destination; the platform team adds it".to_owned()
+            };
+            return Err(self
+                .gate
+                .refuse(shown, "unlisted-destination", why, 403)
+                .await);
+        };
+        let allowed = match side.server_name {
+            Some(_) => destination.agent_tls == AgentTls::Intercept,
+            None => destination.agent_tls == AgentTls::Originate,
+        };
+        if !allowed {
+            let why = "plain HTTP to this destination is not allowed; the catalog's agent_tls says how to reach it";
+            return Err(self
+                .gate
+                .refuse(shown, "plain-http-not-allowed", why, 403)
+                .await);
+        }
+        let port = destination.upstream.port;
+        let authority = format!("{}:{port}", named.host);
+        Ok((destination.clone(), authority))
+    }
+
+    async fn approval(
+        &self,
+        headers: &mut HeaderMap,
+        shown: &str,
+    ) -> Result<Option<[u8; 32]>, Denied> {
+        let Some(value) = headers.remove(APPROVAL) else {
+            return Ok(None);
+        };
+        let mut approval = [0; 32];
+        match hex::decode_to_slice(value.as_bytes(), &mut approval) {
+            Ok(()) => Ok(Some(approval)),
+            Err(_) => {
+                let why = "Writ-Approval is not 64 hex digits; send the approval's id";
+                Err(self
+                    .gate
+                    .refuse(shown, "approval-malformed", why, 400)
+                    .await)
+            }
+        }
+    }
+
+    async fn read_body(
+        &self,
+        incoming: Incoming,
+        live: &Live,
+        shown: &str,
+    ) -> Result<(BodyBinding, Outgoing), Denied> {
+        let settings = &live.settings;
+        match body::collect(incoming, settings.body_limit, settings.body_timeout).await {
+            Ok(Collected::Whole(bytes)) => Ok((BodyBinding::of(&bytes), Outgoing::Whole(bytes))),
+            Ok(Collected::TooLarge(stream)) => Ok((BodyBinding::Unbound, Outgoing::Stream(stream))),
+            Err(error) => Err(self
+                .gate
+                .refuse(shown, "body-broken", error.to_string(), 400)
+                .await),
+        }
+    }
+
+    async fn classify(
+        &self,
+        live: &Live,
+        destination: &Destination,
+        canonical: &CanonicalRequest,
+        body: &Outgoing,
+        shown: &str,
+    ) -> Result<(Intent, Option<serde_json::Value>), Refused> {
+        let view = match body {
+            Outgoing::Whole(bytes) => BodyView::Bytes(bytes),
+            Outgoing::Stream(_) => BodyView::Unbound,
+        };
+        let protocol = live.catalog.protocol(destination, canonical);
+        let (result, id) = match (protocol, body) {
+            (Protocol::Mcp, Outgoing::Whole(bytes)) if canonical.method == "POST" => {
+                match mcp::parse(bytes, &JsonLimits::default()) {
+                    Ok(message) => {
+                        let id = match &message {
+                            mcp::Message::Request { id, .. } => Some(id.clone()),
+                            _ => None,
+                        };
+                        let result = live.catalog.classify_mcp(destination, canonical, &message);
+                        (result, id)
+                    }
+                    Err(refusal) => {
+                        let why = refusal.to_string();
+                        return Err(self
+                            .gate
+                            .refuse(shown, refusal.code(), why, 400)
+                            .await
+                            .into());
+                    }
+                }
+            }
+            _ => (live.catalog.classify(destination, canonical, view), None),
+        };
+        match result {
+            Ok(intent) => Ok((intent, id)),
+            Err(refusal) => {
+                let status = match refusal.code() {
+                    "body-unbound" | "body-too-large" => 413,
+                    _ => 403,
+                };
+                let denied = self
+                    .gate
+                    .refuse(shown, refusal.code(), refusal.to_string(), status)
+                    .await;
+                Err(Refused { denied, mcp: id })
+            }
+        }
+    }
+
+    /// Decides, connects, signs, records and sends; once more from the start when the connection
+    /// had closed before a byte left, since an envelope is never sent twice.
+    async fn carry_out(
+        self: &Arc<Self>,
+        understood: Understood,
+        live: &Live,
+        version: http::Version,
+        began: Instant,
+    ) -> Result<Response<Body>, Denied> {
+        let Understood {
+            destination,
+            canonical,
+            intent,
+            binding,
+            mut body,
+            catalog_hash,
+            approval,
+            ..
+        } = understood;
+        let asked = Asked {
+            http: Some(http_binding(&canonical, binding)),
+            target: canonical.target_uri(),
+            audience: destination.audience.clone(),
+            stamping: match destination.envelope {
+                Envelope::Stamp => Stamping::Stamp,
+                Envelope::Withhold => Stamping::Withhold,
+            },
+            idempotency: idempotency(&canonical),
+            approval,
+            intent,
+        };
+        let target = self.target(&destination, &canonical, version);
+        let mut attempt = 1;
+        loop {
+            let granted = self
+                .gate
+                .decide(asked.clone(), binding, catalog_hash)
+                .await?;
+            let connecting = Instant::now();
+            let (granted, lease) = self.connected(granted, &target).await?;
+            self.metrics.observe(Stage::Connect, connecting.elapsed());
+            let proved = lease.proved.clone();
+            let released = granted
+                .issue(proved.as_ref().map(|proved| proved.channel_binding))
+                .await?;
+            let outgoing = match &mut body {
+                Outgoing::Whole(bytes) => body::full(bytes.clone()),
+                Outgoing::Stream(stream) => std::mem::replace(stream, body::full(Bytes::new())),
+            };
+            let request = request(&canonical, &released, target.version, outgoing);
+            self.metrics.observe(Stage::Inline, began.elapsed());
+            let sending = lease.send(request);
+            let sent = tokio::time::timeout(live.settings.response_timeout, sending).await;
+            match sent {
+                Ok(upstream::Sent::Answered(response)) => {
+                    return Ok(passed_on(response, released, proved));
+                }
+                Ok(upstream::Sent::NotSent(request)) => {
+                    released.close(
+                        Sent::failed(OutcomeResult::NotSent, "the connection had closed"),
+                        None,
+                    );
+                    if let Outgoing::Stream(stream) = &mut body {
+                        *stream = request.into_body();
+                    }
+                    if attempt >= ATTEMPTS {
+                        let why = "the target closes connections as they open";
+                        return Err(self
+                            .gate
+                            .refuse(&asked.target, "target-unreachable", why, 502)
+                            .await);
+                    }
+                    attempt += 1;
+                }
+                Ok(upstream::Sent::Broken(error)) => {
+                    released.close(
+                        Sent::failed(OutcomeResult::Failed, &error.to_string()),
+                        None,
+                    );
+                    let why =
+                        format!("the connection to the target broke: {error}; it may have acted");
+                    return Err(self
+                        .gate
+                        .refuse(&asked.target, "target-broke", why, 502)
+                        .await);
+                }
+                Err(_) => {
+                    released.close(
+                        Sent::failed(OutcomeResult::Failed, "no answer in time"),
+                        None,
+                    );
+                    let why = "the target did not answer in time; it may have acted";
+                    return Err(self
+                        .gate
+                        .refuse(&asked.target, "target-timeout", why, 504)
+                        .await);
+                }
+            }
+        }
+    }
+
+    async fn connected(
+        &self,
+        granted: Granted,
+        target: &Target,
+    ) -> Result<(Granted, Lease), Denied> {
+        match self.upstreams.connect(target).await {
+            Ok(lease) => Ok((granted, lease)),
+            Err(error) => {
+                let (code, status) = match &error {
+                    UpstreamError::Identity { .. } => ("target-identity", 502),
+                    UpstreamError::ConnectTimeout { .. } => ("target-timeout", 504),
+                    _ => ("target-unreachable", 502),
+                };
+                Err(granted.give_up(code, &error.to_string(), status).await)
+            }
+        }
+    }
+
+    fn target(
+        &self,
+        destination: &Destination,
+        canonical: &CanonicalRequest,
+        version: http::Version,
+    ) -> Target {
+        let security = match (destination.upstream.mode, &destination.peer) {
+            (UpstreamMode::Mtls, Peer::Spiffe(peer)) => Security::Mtls { peer: peer.clone() },
+            (UpstreamMode::Tls | UpstreamMode::Mtls, Peer::Ca(name)) => Security::Tls {
+                authority: (name != "webpki").then(|| name.clone()),
+            },
+            // A server that must have a SPIFFE ID is reached by mutual TLS whatever the mode says.
+            (UpstreamMode::Tls, Peer::Spiffe(peer)) => Security::Mtls { peer: peer.clone() },
+            (UpstreamMode::Plain, _) | (_, Peer::Unverified) => Security::Plain,
+        };
+        let version = match (&security, version) {
+            // Between sidecars one multiplexed connection carries everything.
+            (Security::Mtls { .. }, _) | (_, http::Version::HTTP_2) => Version::Http2,
+            _ => Version::Http1,
+        };
+        Target {
+            host: canonical.host.clone(),
+            port: canonical.port,
+            security,
+            version,
+            generation: self.gate.identity_generation(),
+        }
+    }
+}
+
+fn authority_of(uri: &Uri, headers: &HeaderMap) -> String {
+    match uri.authority() {
+        Some(authority) => authority.as_str().to_owned(),
+        None => headers
+            .get(HOST)
+            .and_then(|host| host.to_str().ok())
+            .unwrap_or_default()
+            .to_owned(),
+    }
+}
+
+fn idempotency(canonical: &CanonicalRequest) -> Option<String> {
+    let value = canonical.field("idempotency-key")?;
+    let text = std::str::from_utf8(value).ok()?;
+    let fits = text.len() <= 128 && text.bytes().all(|b| b.is_ascii_graphic());
+    fits.then(|| text.to_owned())
+}
+
+/// The request as it was decided, and nothing else of it.
+fn request(
+    canonical: &CanonicalRequest,
+    released: &Released,
+    version: Version,
+    body: Body,
+) -> Request<Body> {
+    let mut request = Request::new(body);
+    if let Ok(method) = Method::from_bytes(canonical.method.as_bytes()) {
+        *request.method_mut() = method;
+    }
+    *request.headers_mut() = canonical.header_map();
+    let authority = canonical.authority();
+    let uri = match version {
+        Version::Http1 => {
+            if let Ok(host) = HeaderValue::from_str(&authority) {
+                request.headers_mut().insert(HOST, host);
+            }
+            canonical.path_and_query()
+        }
+        Version::Http2 => format!(
+            "{}://{authority}{}",
+            canonical.scheme.as_str(),
+            canonical.path_and_query()
+        ),
+    };
+    // The canonical path was parsed from a URI, so it is one.
+    if let Ok(uri) = uri.parse() {
+        *request.uri_mut() = uri;
+    }
+    let headers = request.headers_mut();
+    headers.remove(CONTENT_LENGTH);
+    let stamps = [
+        (
+            fields::SAE,
+            released.envelope.as_ref().map(|sae| sae.as_str()),
+        ),
+        (fields::SAE_CERTIFICATE, released.certificate.as_deref()),
+    ];
+    for (name, value) in stamps {
+        if let Some(Ok(value)) = value.map(HeaderValue::from_str) {
+            headers.insert(name, value);
+        }
+    }
+    request
+}
+
+/// The response, streamed as it comes; when it ends, so does the action.
+fn passed_on(
+    response: Response<Incoming>,
+    released: Released,
+    proved: Option<Arc<upstream::Proved>>,
+) -> Response<Body> {
+    let (mut parts, body) = response.into_parts();
+    let receipt = parts
+        .headers
+        .remove(fields::SAE_RECEIPT)
+        .and_then(|value| value.to_str().ok().map(str::to_owned));
+    remove_hop_by_hop(&mut parts.headers);
+    if let Ok(id) = HeaderValue::from_str(&released.decision_id) {
+        parts.headers.insert("writ-decision", id);
+    }
+    let status = parts.status.as_u16();
+    let refused_by_pep =
+        parts.status.is_client_error() && receipt.is_none() && released.envelope.is_some();
+    let watched = Watched::new(body, move |seen, trailers| {
+        let final_receipt = trailers
+            .and_then(|trailers| trailers.get(fields::SAE_RECEIPT))
+            .and_then(|value| value.to_str().ok().map(str::to_owned));
+        let mut sent = Sent::answered(status, &seen, final_receipt.or(receipt));
+        if refused_by_pep {
+            sent.result = OutcomeResult::Refused;
+        }
+        released.close(sent, proved.as_ref().map(|proved| &proved.peer));
+    });
+    Response::from_parts(parts, watched.map_err(Into::into).boxed())
+}
+
+/// Fields of a response that concern this connection only (RFC 9110, section 7.6.1).
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    for name in [
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "transfer-encoding",
+        "upgrade",
+        "te",
+        "trailer",
+    ] {
+        headers.remove(name);
+    }
+}

@@ -1,0 +1,7 @@
+//! What leaves the pod: captured, understood, decided, recorded, signed, sent.
+
+mod connection;
+mod http;
+mod opaque;
+
+pub use connection::{Live, Outbound};

@@ -1,0 +1,107 @@
+//! `writ-sidecar run`: puts the parts together, keeps them running, and drains them.
+
+mod error;
+mod identity;
+mod parts;
+mod reload;
+mod tasks;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::listen::{self, Direction};
+
+pub use error::RunError;
+use parts::Parts;
+
+/// How long open requests may take to end after the signal.
+const DRAIN: std::time::Duration = std::time::Duration::from_secs(25);
+
+/// Arguments of `writ-sidecar run`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    /// The sidecar's configuration (YAML); it is read again when it changes.
+    #[arg(long, env = "WRIT_CONFIG", default_value = "/etc/writ/sidecar.yaml")]
+    pub config: PathBuf,
+    /// Only read and check the configuration, its catalogs included.
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// Runs until SIGTERM or SIGINT, then drains.
+///
+/// # Errors
+/// [`RunError`] when the sidecar cannot start; each names the setting or the part to look at.
+pub async fn run(args: &Args) -> Result<(), RunError> {
+    let config = Config::load(&args.config)?;
+    let files = reload::Files::load(&config)?;
+    if args.check {
+        return Ok(());
+    }
+    let stop = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    let parts = Arc::new(Parts::start(&config, &files, stop.clone()).await?);
+    let admin = parts::serve_admin(&config, Arc::clone(&parts))?;
+
+    let limit = config.outbound.max_connections;
+    for listener in listen::bind(Direction::Outbound, config.listen.outbound)
+        .map_err(|source| RunError::listen("outbound", config.listen.outbound, source))?
+    {
+        let outbound = Arc::clone(&parts.outbound);
+        tasks.spawn(listen::accept(
+            listener,
+            Direction::Outbound,
+            limit,
+            Arc::clone(&parts.metrics),
+            stop.clone(),
+            tasks.clone(),
+            move |captured| Arc::clone(&outbound).handle(captured),
+        ));
+    }
+    for listener in listen::bind(Direction::Inbound, config.listen.inbound)
+        .map_err(|source| RunError::listen("inbound", config.listen.inbound, source))?
+    {
+        let inbound = Arc::clone(&parts.inbound);
+        tasks.spawn(listen::accept(
+            listener,
+            Direction::Inbound,
+            limit,
+            Arc::clone(&parts.metrics),
+            stop.clone(),
+            tasks.clone(),
+            move |captured| Arc::clone(&inbound).handle(captured),
+        ));
+    }
+    let background = tasks::spawn(&args.config, &config, Arc::clone(&parts)).await?;
+    parts.set_ready();
+    tracing::info!(agent = parts.spiffe_id(), "sidecar ready");
+
+    wait_for_signal().await?;
+    tracing::info!("draining");
+    parts.set_draining();
+    stop.cancel();
+    tasks.close();
+    if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
+        tracing::warn!("some connections were still open when the drain ended");
+    }
+    background.abort_all();
+    parts.gate.flush_counts().await;
+    parts.close().await;
+    drop(admin);
+    Ok(())
+}
+
+async fn wait_for_signal() -> Result<(), RunError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signal)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signal)?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
