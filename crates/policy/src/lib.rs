@@ -27,7 +27,7 @@ mod warm;
 mod witness;
 
 pub use abi::Action;
-pub use alloy_primitives::{Address, B256, Bytes, U256};
+pub use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
 pub use builder::{MAX_ACCOUNTS, MAX_CODE_BYTES, MAX_SLOTS, SnapshotBuilder};
 pub use decide::{AgentStatus, Decision, Effect, Registration, Registries, decide, registration};
 pub use error::PolicyError;

@@ -92,10 +92,18 @@ pub fn check_slot(
 ) -> Result<(), PolicyError> {
     bounded(&claim.proof).ok_or(PolicyError::ProofTooLarge(address))?;
     let path = Nibbles::unpack(keccak256(slot.to_be_bytes::<32>()));
-    // A trie never holds a zero: an unset slot is an absent key.
-    let expected = (!claim.value.is_zero()).then(|| alloy_rlp::encode(claim.value));
-    verify_proof(storage_root, path, expected, &claim.proof)
-        .map_err(|_| PolicyError::StorageProof { address, slot })
+    let proves = |expected| verify_proof(storage_root, path, expected, &claim.proof).is_ok();
+    // An unset slot is an absent key. Development nodes also keep explicit zeros, to which the root commits as well.
+    let proved = if claim.value.is_zero() {
+        proves(None) || proves(Some(alloy_rlp::encode(U256::ZERO)))
+    } else {
+        proves(Some(alloy_rlp::encode(claim.value)))
+    };
+    if proved {
+        Ok(())
+    } else {
+        Err(PolicyError::StorageProof { address, slot })
+    }
 }
 
 /// Some if the nodes are few, small, well-formed, and spell no path longer than a key. The verifier asserts the last.
