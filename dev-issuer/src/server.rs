@@ -38,6 +38,8 @@ const MAX_STREAMS: u32 = 64;
 /// A running issuer. Dropping it ends it; so does an error of any listener.
 pub struct Issuer {
     state: Arc<State>,
+    /// Dropped to end all streams and listeners.
+    open: watch::Sender<()>,
     tasks: JoinSet<Result<(), IssuerError>>,
 }
 
@@ -65,23 +67,29 @@ pub async fn serve(config: Config) -> Result<Issuer, IssuerError> {
         authorities: RwLock::new(authorities),
         revision: watch::Sender::new(0),
     });
+    let open = watch::Sender::new(());
     let mut tasks = JoinSet::new();
     for socket in sockets {
         let listener = bind(&socket.path)?;
         let service = SpiffeWorkloadApiServer::new(Service {
             state: Arc::clone(&state),
             socket,
+            closing: open.subscribe(),
         });
+        let mut closing = open.subscribe();
         tasks.spawn(async move {
             Server::builder()
                 .max_concurrent_streams(MAX_STREAMS)
                 .add_service(service)
-                .serve_with_incoming(UnixListenerStream::new(listener))
+                .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async move {
+                    // Nothing is ever sent: this ends when the sender is dropped.
+                    let _ = closing.changed().await;
+                })
                 .await
                 .map_err(|e| IssuerError::Serve(e.to_string()))
         });
     }
-    Ok(Issuer { state, tasks })
+    Ok(Issuer { state, open, tasks })
 }
 
 /// Everyone may connect: who the caller is decides what it gets.
@@ -141,14 +149,16 @@ impl Issuer {
     }
 
     /// Ends all listeners and connections and waits until they have ended.
-    pub async fn shutdown(mut self) {
-        self.tasks.shutdown().await;
+    pub async fn shutdown(self) {
+        drop(self.open);
+        self.tasks.join_all().await;
     }
 }
 
 struct Service {
     state: Arc<State>,
     socket: Socket,
+    closing: watch::Receiver<()>,
 }
 
 type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -178,6 +188,9 @@ impl SpiffeWorkloadApi for Service {
 impl Service {
     /// The caller's identities, or SPIRE's refusals.
     fn identities<T>(&self, request: &Request<T>) -> Result<Vec<String>, Status> {
+        if self.closing.has_changed().is_err() {
+            return Err(Status::unavailable("the issuer is ending"));
+        }
         let header = request.metadata().get(METADATA);
         if header.is_none_or(|value| value.as_bytes() != b"true") {
             return Err(Status::invalid_argument(
@@ -207,6 +220,7 @@ impl Service {
         let state = Arc::clone(&self.state);
         let mut changes = state.revision.subscribe();
         let half_life = Duration::from_secs(state.config.svid_ttl_seconds) / 2;
+        let mut closing = self.closing.clone();
         let (sender, receiver) = mpsc::channel(1);
         tokio::spawn(async move {
             loop {
@@ -218,6 +232,7 @@ impl Service {
                 tokio::select! {
                     () = tokio::time::sleep(half_life) => {}
                     changed = changes.changed() => if changed.is_err() { return },
+                    _ = closing.changed() => return,
                     () = sender.closed() => return,
                 }
             }

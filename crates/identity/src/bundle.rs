@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use ring::digest;
 use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
-use webpki::{EndEntityCert, KeyUsage};
+use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 use writ_sae::{ChainError, ChainVerifier, VerifiedSvid};
+use x509_cert::ext::pkix::BasicConstraints;
 
 use crate::leaf::{self, Leaf};
 use crate::{IdentityError, MAX_CHAIN_CERTIFICATES};
@@ -32,6 +33,8 @@ struct Authority {
     anchor: TrustAnchor<'static>,
     not_before: u64,
     not_after: u64,
+    /// How many intermediates may follow, where it says so.
+    path_len: Option<u8>,
 }
 
 /// X.509 authorities of each trust domain: the own one and those federated with it.
@@ -133,12 +136,27 @@ impl TrustBundles {
             .domains
             .get(trust_domain)
             .ok_or_else(|| IdentityError::UnknownTrustDomain(trust_domain.to_owned()))?;
-        // webpki does not look at an anchor's validity; an expired authority vouches for nobody.
+        // webpki looks neither at an anchor's validity nor at its path length: an expired authority
+        // vouches for nobody, and one for leaves only vouches for no other authority.
         let anchors: Vec<TrustAnchor<'_>> = authorities
             .iter()
             .filter(|authority| (authority.not_before..=authority.not_after).contains(&now))
             .map(|authority| authority.anchor.clone())
             .collect();
+        let within_length = |path: &VerifiedPath<'_>| {
+            let length = path.intermediate_certificates().count();
+            let allows = |authority: &Authority| {
+                authority.anchor == *path.anchor()
+                    && authority
+                        .path_len
+                        .is_none_or(|most| length <= usize::from(most))
+            };
+            if authorities.iter().any(allows) {
+                Ok(())
+            } else {
+                Err(webpki::Error::PathLenConstraintViolated)
+            }
+        };
         EndEntityCert::try_from(first)
             .and_then(|end_entity| {
                 end_entity
@@ -149,7 +167,7 @@ impl TrustBundles {
                         UnixTime::since_unix_epoch(Duration::from_secs(now)),
                         KeyUsage::client_auth(),
                         None,
-                        None,
+                        Some(&within_length),
                     )
                     .map(|_path| ())
             })
@@ -162,6 +180,8 @@ impl Authority {
         let certificate = leaf::parse(&der)?;
         leaf::check_intermediate(&der)?;
         let (not_before, not_after) = leaf::validity(&certificate);
+        let path_len = leaf::extension::<BasicConstraints>(&certificate)?
+            .and_then(|constraints| constraints.path_len_constraint);
         let anchor = webpki::anchor_from_trusted_cert(&der)
             .map_err(|e| IdentityError::Malformed(e.to_string()))?
             .to_owned();
@@ -170,6 +190,7 @@ impl Authority {
             anchor,
             not_before,
             not_after,
+            path_len,
         })
     }
 }
