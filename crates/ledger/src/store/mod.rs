@@ -129,7 +129,7 @@ pub struct Log(Arc<Inner>);
 struct Inner {
     shared: Arc<Shared>,
     writer: Mutex<Option<JoinHandle<()>>>,
-    _live: live::Server,
+    live: Mutex<Option<live::Server>>,
 }
 
 /// What the handles, the writer and the readers share.
@@ -217,7 +217,7 @@ impl Log {
         Ok(Self(Arc::new(Inner {
             shared,
             writer: Mutex::new(Some(writer)),
-            _live: live,
+            live: Mutex::new(Some(live)),
         })))
     }
 
@@ -401,6 +401,12 @@ impl Log {
 
 impl Inner {
     fn close(&self) {
+        drop(
+            self.live
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
         let writer = self
             .writer
             .lock()

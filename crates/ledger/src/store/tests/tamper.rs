@@ -255,11 +255,11 @@ async fn a_changed_witness_names_the_record_that_needs_it() {
     const WITNESSES: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("witnesses");
     let place = place();
     let log = open(&place.path);
-    let witness = Some(log.put_witness(b"state").unwrap());
+    let id = log.put_witness(b"state").unwrap();
     add(
         &log,
         Entry::Denial(Box::new(Decision {
-            witness,
+            witness: Some(id),
             mode: Mode::Enforce,
             ..*decision()
         })),
@@ -272,8 +272,8 @@ async fn a_changed_witness_names_the_record_that_needs_it() {
         {
             let mut table = txn.open_table(WITNESSES).unwrap();
             match change {
-                Some(bytes) => drop(table.insert(&witness.unwrap().0, bytes).unwrap()),
-                None => drop(table.remove(&witness.unwrap().0).unwrap()),
+                Some(bytes) => drop(table.insert(&id.0, bytes).unwrap()),
+                None => drop(table.remove(&id.0).unwrap()),
             }
         }
         txn.commit().unwrap();
