@@ -59,7 +59,7 @@ pub struct ChainConfig {
     pub max_ahead: Duration,
     /// Longest wait for one answer.
     pub request_timeout: Duration,
-    /// After this long without an answer the next endpoint is asked, too.
+    /// While a request waits for cold state: after this long without an answer the next endpoint is asked, too.
     pub hedge: Duration,
     /// Longest wait for state outside the warm set.
     pub max_cold_wait: Duration,

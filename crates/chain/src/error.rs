@@ -56,11 +56,6 @@ pub enum ChainError {
     /// State outside the warm set did not arrive in time.
     #[error("chain state outside the warm set did not arrive within {0} ms")]
     ColdTimeout(u64),
-    /// Too many requests wait for state outside the warm set.
-    #[error(
-        "too many requests wait for chain state outside the warm set; refused to protect the endpoints"
-    )]
-    ColdBusy,
     /// More state than one evaluation may read.
     #[error("{0} pieces of chain state are missing, more than one request may fetch ({1})")]
     TooManyKeys(usize, usize),
@@ -90,7 +85,6 @@ impl ChainError {
             Self::NoHead => "chain-no-head",
             Self::TooOld(_) => "chain-state-too-old",
             Self::ColdTimeout(_) => "chain-cold-timeout",
-            Self::ColdBusy => "chain-cold-busy",
             Self::TooManyKeys(..) => "chain-too-many-keys",
             Self::Endless(_) => "chain-endless",
             Self::SnapshotFull(_) => "chain-snapshot-full",

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use alloy_primitives::Address;
 use alloy_sol_types::SolCall;
@@ -149,7 +150,7 @@ impl Inner {
         if keys.is_empty() {
             return Ok(());
         }
-        let prover = Prover::new(&self.endpoints, self.config.hedge);
+        let prover = Prover::new(&self.endpoints, self.patience());
         for (address, error) in prover.prove(builder, keys).await? {
             if decisive.contains(&address) || self.needs(address) {
                 return Err(error);
@@ -158,6 +159,11 @@ impl Inner {
             lock(&self.warm).forget(address);
         }
         Ok(())
+    }
+
+    /// Ahead of need there is time: a second endpoint is troubled only when the first is really slow.
+    fn patience(&self) -> Duration {
+        self.config.request_timeout / 4
     }
 
     fn needs(&self, address: Address) -> bool {
@@ -203,7 +209,7 @@ impl Inner {
         if contracts.is_empty() {
             return;
         }
-        let prover = Prover::new(&self.endpoints, self.config.hedge);
+        let prover = Prover::new(&self.endpoints, self.patience());
         for (contract, action) in contracts {
             let input = IPolicy::evaluateCall { a: action }.abi_encode().into();
             let hint = prover

@@ -28,8 +28,8 @@ const HISTORY: usize = 64;
 const MAX_ROUNDS: usize = 16;
 /// Events kept for a slow reader.
 const EVENTS: usize = 64;
-/// Evaluations that may wait for cold state at one time.
-const COLD_WAITERS: usize = 32;
+/// Fetches of cold state under way at one time; more wait their turn.
+const COLD_FETCHES: usize = 32;
 /// A failing chain is looked at this often at least.
 const MAX_BACKOFF: Duration = Duration::from_secs(15);
 
@@ -88,7 +88,7 @@ impl StateFeed {
             heads: watch::Sender::new(0),
             events: broadcast::Sender::new(EVENTS),
             nudge: Notify::new(),
-            cold: Semaphore::new(COLD_WAITERS),
+            cold: Semaphore::new(COLD_FETCHES),
             counters: Counters::default(),
             config,
         });
@@ -155,7 +155,7 @@ impl StateFeed {
     /// than `within` and the configured wait (250 ms). Evaluate on the head that it answers.
     ///
     /// # Errors
-    /// [`ChainError::NoHead`], [`ChainError::ColdTimeout`], [`ChainError::ColdBusy`], [`ChainError::TooManyKeys`],
+    /// [`ChainError::NoHead`], [`ChainError::ColdTimeout`], [`ChainError::TooManyKeys`],
     /// [`ChainError::SnapshotFull`], [`ChainError::Unproved`].
     pub async fn fetch_missing(
         &self,

@@ -36,3 +36,25 @@ pub(crate) fn http_client(config: &ChainConfig) -> Result<reqwest::Client, Chain
         .build()
         .map_err(|e| client(&e))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use writ_policy::{Address, Registries};
+
+    #[test]
+    fn the_client_installs_no_process_wide_crypto_provider() {
+        let registries = Registries {
+            chain_id: 1,
+            agents: Address::ZERO,
+            policies: Address::ZERO,
+        };
+        let before = rustls::crypto::CryptoProvider::get_default().is_some();
+        http_client(&ChainConfig::new(Vec::new(), registries)).unwrap();
+        assert_eq!(
+            rustls::crypto::CryptoProvider::get_default().is_some(),
+            before
+        );
+    }
+}
