@@ -8,6 +8,7 @@ use alloy_trie::EMPTY_ROOT_HASH;
 use revm::bytecode::Bytecode;
 
 use crate::proof::{AccountProof, StorageProof, check_account, check_slot};
+use crate::registry::Memory;
 use crate::snapshot::{ProvedAccount, ProvedSlot, Storage};
 use crate::{PolicyError, ProvedHeader, Snapshot, StateKey};
 
@@ -242,6 +243,7 @@ impl SnapshotBuilder {
             chain_id,
             accounts,
             codes,
+            memory: Memory::default(),
         }
     }
 

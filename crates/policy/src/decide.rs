@@ -1,25 +1,15 @@
 //! The decision: agent, policy version, code hash, verdict.
 
-use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY};
+use alloy_primitives::{Address, B256, KECCAK256_EMPTY};
 use alloy_sol_types::SolCall;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::abi::{self, Action, Agent, Binding, IAgentRegistry, IPolicy, IPolicyRegistry, Verdict};
+use crate::abi::{self, Action, IPolicy, Verdict};
 use crate::evm::ProfileEvm;
 use crate::profile::PROFILE;
+use crate::registry::{AgentStatus, Registries, Resolved, exactly, resolve};
 use crate::{EvalError, ProfileRefusal, Snapshot, StateKey};
-
-/// Where the registries stand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Registries {
-    /// EIP-155 chain id.
-    pub chain_id: u64,
-    /// `AgentRegistry`.
-    pub agents: Address,
-    /// `PolicyRegistry`.
-    pub policies: Address,
-}
 
 /// What was decided. Only [`Effect::Allow`] lets an action pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -31,43 +21,6 @@ pub enum Effect {
     Allow,
     /// Refused until a human approval is presented.
     RequireApproval,
-}
-
-/// The state of an agent in the registry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum AgentStatus {
-    /// Never registered.
-    Unknown,
-    /// May act.
-    Active,
-    /// May not act for now.
-    Paused,
-    /// May not act again.
-    Revoked,
-}
-
-/// What the registries say about an agent: all that a PEP compares an envelope with.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Registration {
-    /// Whether the agent may act.
-    pub status: AgentStatus,
-    /// Its policy.
-    pub policy_id: [u8; 32],
-    /// Model that must act, 0 for any.
-    pub model: [u8; 32],
-    /// Organisation, hashed.
-    pub organisation: [u8; 32],
-    /// Contract of the current policy version, zero if there is none.
-    pub contract: Address,
-    /// keccak256 of that contract's code, as registered.
-    pub code_hash: [u8; 32],
-    /// SHA-256 of the catalog, as registered.
-    pub catalog_hash: [u8; 32],
-    /// Version counter of the policy.
-    pub version: u64,
-    /// True if the policy, or every policy, is paused.
-    pub paused: bool,
 }
 
 /// A decision with everything needed to state it, bind it and repeat it.
@@ -89,7 +42,7 @@ pub struct Decision {
     pub obligations: u32,
     /// Policy id of the agent, 0 if it has none.
     pub policy_id: [u8; 32],
-    /// The policy contract, zero if none was reached.
+    /// The policy contract, zero if there is none.
     pub contract: Address,
     /// keccak256 of the contract's code, as registered.
     pub registered_code_hash: [u8; 32],
@@ -122,29 +75,35 @@ pub fn decide(
     registries: &Registries,
     action: &Action,
 ) -> Result<Decision, EvalError> {
-    let mut session = Session::open(snapshot, registries)?;
-    let agent = session.agent(action.agent)?;
-    match agent_status(&agent, session.registries.agents)? {
-        AgentStatus::Unknown => return Ok(session.deny("agent-unknown", action, &agent, None)),
-        AgentStatus::Paused => return Ok(session.deny("agent-paused", action, &agent, None)),
-        AgentStatus::Revoked => return Ok(session.deny("agent-revoked", action, &agent, None)),
+    let entry = resolve(snapshot, registries, action.agent)?;
+    let mut case = Case {
+        snapshot,
+        action,
+        touched: entry.touched.clone(),
+        ran: entry.ran.clone(),
+        entry: &entry,
+    };
+    match entry.status {
+        AgentStatus::Unknown => return Ok(case.deny("agent-unknown")),
+        AgentStatus::Paused => return Ok(case.deny("agent-paused")),
+        AgentStatus::Revoked => return Ok(case.deny("agent-revoked")),
         AgentStatus::Active => {}
     }
-    if !agent.model.is_zero() && agent.model != action.model {
-        return Ok(session.deny("model-mismatch", action, &agent, None));
+    if !entry.agent.model.is_zero() && entry.agent.model != action.model {
+        return Ok(case.deny("model-mismatch"));
     }
-    let binding = session.binding(agent.policyId)?;
-    if binding.policy.is_zero() {
-        return Ok(session.deny("policy-unknown", action, &agent, None));
+    let policy = entry.binding.policy;
+    if policy.is_zero() {
+        return Ok(case.deny("policy-unknown"));
     }
-    if binding.paused {
-        return Ok(session.deny("policy-paused", action, &agent, Some(&binding)));
+    if entry.binding.paused {
+        return Ok(case.deny("policy-paused"));
     }
-    if session.code_hash(binding.policy)? != binding.codeHash {
-        return Ok(session.deny("code-mismatch", action, &agent, Some(&binding)));
+    if case.code_hash(policy)? != entry.binding.codeHash {
+        return Ok(case.deny("code-mismatch"));
     }
-    let verdict = session.verdict(binding.policy, action)?;
-    let malformed = || ProfileRefusal::MalformedAnswer(binding.policy);
+    let verdict = case.verdict(policy)?;
+    let malformed = || ProfileRefusal::MalformedAnswer(policy);
     let effect = match verdict.effect {
         abi::Effect::Deny => Effect::Deny,
         abi::Effect::Allow => Effect::Allow,
@@ -152,167 +111,58 @@ pub fn decide(
         abi::Effect::__Invalid => return Err(malformed().into()),
     };
     let reason = reason_text(verdict.reason).ok_or_else(malformed)?;
-    Ok(session.decision(effect, reason, &verdict, action, &agent, Some(&binding)))
+    Ok(case.decision(effect, reason, &verdict))
 }
 
-/// What the registries say about an agent at the snapshot's block.
-///
-/// # Errors
-/// As [`decide`].
-pub fn registration(
-    snapshot: &Snapshot,
-    registries: &Registries,
-    agent_key: &[u8; 32],
-) -> Result<Registration, EvalError> {
-    let mut session = Session::open(snapshot, registries)?;
-    let agent = session.agent(B256::from(*agent_key))?;
-    let status = agent_status(&agent, registries.agents)?;
-    let binding = match status {
-        AgentStatus::Unknown => Binding::default(),
-        _ => session.binding(agent.policyId)?,
-    };
-    Ok(Registration {
-        status,
-        policy_id: agent.policyId.0,
-        model: agent.model.0,
-        organisation: agent.organisation.0,
-        contract: binding.policy,
-        code_hash: binding.codeHash.0,
-        catalog_hash: binding.catalogHash.0,
-        version: binding.version,
-        paused: binding.paused,
-    })
-}
-
-/// One EVM over one snapshot, for the calls of one decision.
-struct Session<'a> {
+/// A decision in the making.
+struct Case<'a> {
     snapshot: &'a Snapshot,
-    registries: &'a Registries,
-    evm: ProfileEvm<'a>,
+    action: &'a Action,
+    entry: &'a Resolved,
+    touched: Vec<StateKey>,
+    ran: Vec<(Address, B256)>,
 }
 
-impl<'a> Session<'a> {
-    fn open(snapshot: &'a Snapshot, registries: &'a Registries) -> Result<Self, EvalError> {
-        if snapshot.chain_id() != registries.chain_id {
-            let (snapshot, registries) = (snapshot.chain_id(), registries.chain_id);
-            return Err(EvalError::WrongChain {
-                snapshot,
-                registries,
-            });
-        }
-        // The agent registry comes first; whoever lacks it will lack the other, too, so ask for both at once.
-        let keys = |address| [StateKey::Account(address), StateKey::Code(address)];
-        if !keys(registries.agents)
-            .iter()
-            .all(|key| snapshot.contains(key))
-        {
-            let both = [registries.agents, registries.policies];
-            let mut missing: Vec<StateKey> = both
-                .into_iter()
-                .flat_map(keys)
-                .filter(|key| !snapshot.contains(key))
-                .collect();
-            missing.sort_unstable();
-            missing.dedup();
-            return Err(EvalError::Missing(missing));
-        }
-        Ok(Self {
-            snapshot,
-            registries,
-            evm: ProfileEvm::new(snapshot),
-        })
-    }
-
-    fn agent(&mut self, key: B256) -> Result<Agent, EvalError> {
-        let to = self.registries.agents;
-        let call = IAgentRegistry::agentOfCall { key };
-        let answer = self.evm.call(to, call.abi_encode().into())?;
-        exactly(
-            to,
-            &answer,
-            5 * 32,
-            IAgentRegistry::agentOfCall::abi_decode_returns_validate,
-        )
-    }
-
-    fn binding(&mut self, policy_id: B256) -> Result<Binding, EvalError> {
-        let to = self.registries.policies;
-        let call = IPolicyRegistry::policyOfCall {
-            policyId: policy_id,
-        };
-        let answer = self.evm.call(to, call.abi_encode().into())?;
-        exactly(
-            to,
-            &answer,
-            5 * 32,
-            IPolicyRegistry::policyOfCall::abi_decode_returns_validate,
-        )
-    }
-
-    fn verdict(&mut self, policy: Address, action: &Action) -> Result<Verdict, EvalError> {
-        let answer = self.evm.call(policy, action.call_data().into())?;
-        exactly(
-            policy,
-            &answer,
-            7 * 32,
-            IPolicy::evaluateCall::abi_decode_returns_validate,
-        )
-    }
-
+impl Case<'_> {
     /// EXTCODEHASH of the policy, and the certainty that its code is at hand.
-    fn code_hash(&self, policy: Address) -> Result<B256, EvalError> {
+    fn code_hash(&mut self, policy: Address) -> Result<B256, EvalError> {
         let keys = [StateKey::Account(policy), StateKey::Code(policy)];
-        let missing: Vec<StateKey> = keys
-            .into_iter()
-            .filter(|key| !self.snapshot.contains(key))
-            .collect();
+        let mut missing = keys.to_vec();
+        missing.retain(|key| !self.snapshot.contains(key));
         match self.snapshot.account(&policy) {
             Some(account) if missing.is_empty() => {
+                self.touch(&keys);
                 Ok(account.map_or(KECCAK256_EMPTY, |state| state.code_hash))
             }
             _ => Err(EvalError::Missing(missing)),
         }
     }
 
-    fn deny(
-        self,
-        reason: &str,
-        action: &Action,
-        agent: &Agent,
-        binding: Option<&Binding>,
-    ) -> Decision {
-        self.decision(
-            Effect::Deny,
-            reason.to_owned(),
-            &Verdict::default(),
-            action,
-            agent,
-            binding,
-        )
+    fn verdict(&mut self, policy: Address) -> Result<Verdict, EvalError> {
+        let mut evm = ProfileEvm::new(self.snapshot);
+        let answer = evm.call(policy, self.action.call_data().into())?;
+        self.touch(evm.touched());
+        self.ran.extend_from_slice(evm.ran());
+        let decode = IPolicy::evaluateCall::abi_decode_returns_validate;
+        exactly(policy, &answer, 7 * 32, decode)
     }
 
-    fn decision(
-        self,
-        effect: Effect,
-        reason: String,
-        verdict: &Verdict,
-        action: &Action,
-        agent: &Agent,
-        binding: Option<&Binding>,
-    ) -> Decision {
-        let header = self.snapshot.header();
-        let mut touched = self.evm.touched().to_vec();
-        if let Some(binding) = binding {
-            // The code hash was compared even if the contract never ran.
-            for key in [
-                StateKey::Account(binding.policy),
-                StateKey::Code(binding.policy),
-            ] {
-                if !touched.contains(&key) {
-                    touched.push(key);
-                }
+    /// Adds keys, each once. An EVM reads a key once; only what went before it can be there already.
+    fn touch(&mut self, keys: &[StateKey]) {
+        let before = self.touched.len();
+        for key in keys {
+            if !self.touched.iter().take(before).any(|known| known == key) {
+                self.touched.push(*key);
             }
         }
+    }
+
+    fn deny(self, reason: &str) -> Decision {
+        self.decision(Effect::Deny, reason.to_owned(), &Verdict::default())
+    }
+
+    fn decision(self, effect: Effect, reason: String, verdict: &Verdict) -> Decision {
+        let header = self.snapshot.header();
         Decision {
             effect,
             rule: verdict.rule.0,
@@ -321,43 +171,19 @@ impl<'a> Session<'a> {
             max_state_age: verdict.maxStateAge,
             tier: verdict.tier,
             obligations: verdict.obligations,
-            policy_id: agent.policyId.0,
-            contract: binding.map_or(Address::ZERO, |binding| binding.policy),
-            registered_code_hash: binding.map_or([0; 32], |binding| binding.codeHash.0),
-            code_hash: code_set_hash(self.evm.ran()),
-            catalog_hash: binding.map_or([0; 32], |binding| binding.catalogHash.0),
+            policy_id: self.entry.agent.policyId.0,
+            contract: self.entry.binding.policy,
+            registered_code_hash: self.entry.binding.codeHash.0,
+            code_hash: code_set_hash(self.ran),
+            catalog_hash: self.entry.binding.catalogHash.0,
             evm: PROFILE.to_owned(),
             chain_id: self.snapshot.chain_id(),
             block: header.number,
             block_hash: header.hash.0,
-            input: action.input(),
-            touched,
+            input: self.action.input(),
+            touched: self.touched,
         }
     }
-}
-
-fn agent_status(agent: &Agent, registry: Address) -> Result<AgentStatus, ProfileRefusal> {
-    match agent.status {
-        0 => Ok(AgentStatus::Unknown),
-        1 => Ok(AgentStatus::Active),
-        2 => Ok(AgentStatus::Paused),
-        3 => Ok(AgentStatus::Revoked),
-        _ => Err(ProfileRefusal::MalformedAnswer(registry)),
-    }
-}
-
-/// Decodes an answer that must be exactly as long as its type: no slack for a contract of another interface.
-fn exactly<T>(
-    from: Address,
-    answer: &Bytes,
-    length: usize,
-    decode: impl Fn(&[u8]) -> alloy_sol_types::Result<T>,
-) -> Result<T, EvalError> {
-    let malformed = || EvalError::from(ProfileRefusal::MalformedAnswer(from));
-    if answer.len() != length {
-        return Err(malformed());
-    }
-    decode(answer).map_err(|_| malformed())
 }
 
 /// The reason as text: printable ASCII, then only zero bytes.
@@ -371,12 +197,11 @@ fn reason_text(reason: B256) -> Option<String> {
     printable.then(|| String::from_utf8_lossy(text).into_owned())
 }
 
-fn code_set_hash(ran: &[(Address, B256)]) -> [u8; 32] {
-    let mut pairs = ran.to_vec();
-    pairs.sort_unstable();
-    pairs.dedup();
+fn code_set_hash(mut ran: Vec<(Address, B256)>) -> [u8; 32] {
+    ran.sort_unstable();
+    ran.dedup();
     let mut hasher = Sha256::new();
-    for (address, hash) in &pairs {
+    for (address, hash) in &ran {
         hasher.update(address);
         hasher.update(hash);
     }

@@ -89,7 +89,7 @@ impl<'a> ProfileEvm<'a> {
             inspector: (),
             instruction: instructions(),
             precompiles: ProfilePrecompiles::default(),
-            frame_stack: FrameStack::new_prealloc(2),
+            frame_stack: FrameStack::new(),
         };
         Self { inner }
     }

@@ -19,6 +19,7 @@ mod header;
 pub mod names;
 mod profile;
 mod proof;
+mod registry;
 pub mod rules;
 mod snapshot;
 #[cfg(feature = "testing")]
@@ -29,13 +30,14 @@ mod witness;
 pub use abi::Action;
 pub use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
 pub use builder::{MAX_ACCOUNTS, MAX_CODE_BYTES, MAX_SLOTS, SnapshotBuilder};
-pub use decide::{AgentStatus, Decision, Effect, Registration, Registries, decide, registration};
+pub use decide::{Decision, Effect, decide};
 pub use error::PolicyError;
 pub use header::{MAX_HEADER_BYTES, ProvedHeader};
 pub use profile::{CALLER, EvalError, GAS_LIMIT, MAX_DEPTH, MAX_READS, PROFILE, ProfileRefusal};
 pub use proof::{
     AccountProof, MAX_NODE_BYTES, MAX_PROOF_NODES, StorageProof, check_account, check_slot,
 };
+pub use registry::{AgentStatus, Registration, Registries, registration};
 pub use snapshot::{Snapshot, StateKey};
 pub use warm::{Warm, WarmError, dry_run, warm_keys};
 pub use witness::{MAX_WITNESS_BYTES, ReplayError, Witness, witness};

@@ -9,6 +9,7 @@ use revm::bytecode::Bytecode;
 use serde::{Deserialize, Serialize};
 
 use crate::ProvedHeader;
+use crate::registry::Memory;
 
 /// One piece of chain state: what an evaluation read, or what it lacked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -69,6 +70,8 @@ pub struct Snapshot {
     pub(crate) accounts: HashMap<Address, ProvedAccount>,
     /// Analysed code by its keccak256.
     pub(crate) codes: HashMap<B256, Bytecode>,
+    /// Registry entries already read.
+    pub(crate) memory: Memory,
 }
 
 impl Snapshot {
