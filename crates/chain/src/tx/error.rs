@@ -70,13 +70,13 @@ pub enum TxError {
     },
     /// The transaction was not mined in time.
     #[error(
-        "transaction for {what} was sent and not seen in a block in time: look for it before sending again ({reason})"
+        "transaction {hash} for {what} was sent and not seen in a block in time: look for it before sending again"
     )]
     NotSeen {
         /// What was tried.
         what: &'static str,
-        /// What was waited for.
-        reason: String,
+        /// Its hash.
+        hash: B256,
     },
     /// The chain has no deterministic deployer.
     #[error(
@@ -141,13 +141,10 @@ impl TxError {
         }
     }
 
-    pub(crate) fn pending(what: &'static str, error: PendingTransactionError) -> Self {
+    pub(crate) fn pending(what: &'static str, hash: B256, error: PendingTransactionError) -> Self {
         match error {
             PendingTransactionError::TransportError(error) => Self::rpc(what, error),
-            other => Self::NotSeen {
-                what,
-                reason: other.to_string(),
-            },
+            _ => Self::NotSeen { what, hash },
         }
     }
 }

@@ -47,7 +47,13 @@ impl Session {
     ) -> Result<Self, TxError> {
         let from = signer.address();
         let wallet = EthereumWallet::from(signer);
+        // The nonce is asked for each time: a counted one is used up by a call that is refused before it is sent, and
+        // every later transaction would wait for it.
         let provider = ProviderBuilder::new()
+            .disable_recommended_fillers()
+            .with_gas_estimation()
+            .with_simple_nonce_management()
+            .fetch_chain_id()
             .wallet(wallet)
             .connect_reqwest(client()?, url.clone())
             .erased();
@@ -133,12 +139,12 @@ impl Session {
             .send_transaction(request)
             .await
             .map_err(|e| TxError::rpc(what, e))?;
+        let hash: B256 = *pending.tx_hash();
         let receipt = pending
             .with_timeout(Some(INCLUSION_TIMEOUT))
             .get_receipt()
             .await
-            .map_err(|e| TxError::pending(what, e))?;
-        let hash: B256 = receipt.transaction_hash;
+            .map_err(|e| TxError::pending(what, hash, e))?;
         tracing::info!(%hash, what, "transaction included");
         if receipt.status() {
             Ok(receipt)
