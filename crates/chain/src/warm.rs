@@ -152,7 +152,7 @@ impl Warm {
     }
 
     /// The policy contracts that were not asked about yet, with an action each. Marks them as asked.
-    pub fn to_ask(&mut self, contracts: BTreeMap<Address, Action>) -> Vec<(Address, Action)> {
+    pub fn unasked(&mut self, contracts: BTreeMap<Address, Action>) -> Vec<(Address, Action)> {
         let asked = &mut self.asked;
         asked.retain(|address| contracts.contains_key(address));
         let new = contracts

@@ -205,7 +205,7 @@ impl Inner {
 
     /// Asks an endpoint what new policy contracts touch. What it says is proved like everything else.
     async fn ask_for_hints(&self, head: &HeadState, run: DryRun) {
-        let contracts = lock(&self.warm).to_ask(run.contracts);
+        let contracts = lock(&self.warm).unasked(run.contracts);
         if contracts.is_empty() {
             return;
         }

@@ -88,3 +88,61 @@ pub enum ChainEvent {
     /// A look at the head failed; the head before stays, and ages.
     Failed(ChainError),
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::TestClock;
+    use writ_policy::testing::World;
+
+    /// A block of `age` seconds, received now; bounds of 5 s and 15 s.
+    fn received(age: u64) -> (ChainConfig, TestClock, HeadState) {
+        let world = World::new();
+        let clock = TestClock::at(world.timestamp + age);
+        let config = ChainConfig {
+            fresh: Duration::from_secs(5),
+            max_stale: Duration::from_secs(15),
+            ..ChainConfig::new(Vec::new(), world.registries())
+        };
+        let head = HeadState {
+            snapshot: Arc::new(world.snapshot(&[])),
+            received: clock.monotonic(),
+            age_when_received: age,
+            warm: true,
+        };
+        (config, clock, head)
+    }
+
+    #[test]
+    fn the_bounds_are_inclusive() {
+        for (seconds, expected) in [
+            (0, Age::Fresh(0)),
+            (5, Age::Fresh(5)),
+            (6, Age::Cached(6)),
+            (15, Age::Cached(15)),
+            (16, Age::TooOld(16)),
+        ] {
+            let (config, clock, head) = received(0);
+            clock.advance(Duration::from_secs(seconds));
+            assert_eq!(age(&config, &clock, &head), expected);
+        }
+    }
+
+    #[test]
+    fn a_head_that_came_late_stays_as_old_when_the_clock_is_set_back() {
+        let (config, clock, head) = received(10);
+        assert_eq!(age(&config, &clock, &head), Age::Cached(10));
+        clock.set_wall(head.snapshot.header().timestamp);
+        assert_eq!(age(&config, &clock, &head), Age::Cached(10));
+        clock.advance(Duration::from_secs(6));
+        assert_eq!(age(&config, &clock, &head), Age::TooOld(16));
+    }
+
+    #[test]
+    fn a_clock_set_forward_makes_everything_too_old() {
+        let (config, clock, head) = received(0);
+        clock.set_wall(head.snapshot.header().timestamp + 1000);
+        assert_eq!(age(&config, &clock, &head), Age::TooOld(1000));
+    }
+}
