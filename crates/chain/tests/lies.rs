@@ -392,6 +392,35 @@ async fn endpoints_a_block_apart_agree_on_the_lower() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stalled_endpoint_is_not_waited_for_when_the_others_are_a_block_apart() {
+    let net = Net::start(3).await;
+    net.chain.mine().await;
+    let tip = net.chain.head().await.number;
+    let parent = net
+        .rpc(
+            "eth_getBlockByNumber",
+            json!([format!("{:#x}", tip - 1), false]),
+        )
+        .await;
+    net.liars[0].lie(move |mut call| {
+        if call.method == "eth_getBlockByNumber" && call.params[0] == "latest" {
+            call.answer["result"] = parent.clone();
+        }
+        Reply::Json(call.answer)
+    });
+    net.liars[1].lie(|_| Reply::Never);
+    // Longer than this test may take.
+    let config = ChainConfig {
+        request_timeout: Duration::from_secs(600),
+        ..net.config()
+    };
+    let feed = net.feed_with(config).await;
+    let head = until(&feed, |_| true).await;
+    assert_eq!(head.number(), tip - 1);
+    assert!(allowed(&feed).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cold_state_comes_from_another_endpoint_when_the_first_stalls() {
     let net = Net::start(3).await;
     let feed = net.feed().await;

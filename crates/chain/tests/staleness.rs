@@ -300,3 +300,31 @@ async fn another_warm_set_is_proved_at_once() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_access_list_is_a_hint_that_is_proved_and_bounded() {
+    let net = Net::start(1).await;
+    let registries = net.chain.registries;
+    let stranger = Address::repeat_byte(0xee);
+    let slot = |n: u64| format!("{n:#066x}");
+    let many: Vec<String> = (0..5000).map(slot).collect();
+    net.liars[0].lie_about("eth_createAccessList", move |mut answer| {
+        answer["result"] = json!({
+            "gasUsed": "0x1",
+            "accessList": [
+                { "address": registries.policies, "storageKeys": many },
+                { "address": stranger, "storageKeys": [slot(1)] },
+            ],
+        });
+        answer
+    });
+    let feed = net.feed().await;
+    let hinted = StateKey::Slot(registries.policies, U256::from(7));
+    let head = until(&feed, |head| head.snapshot.contains(&hinted)).await;
+    assert!(!head.snapshot.contains(&StateKey::Account(stranger)));
+    assert!(head.snapshot.size().1 <= feed.config().max_slots / 8 + 64);
+    assert_eq!(
+        head.snapshot.slot(&registries.policies, U256::from(7)),
+        Some(U256::ZERO)
+    );
+}

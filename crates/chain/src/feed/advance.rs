@@ -11,7 +11,7 @@ use writ_policy::{CALLER, ProvedHeader, Snapshot, SnapshotBuilder, StateKey};
 
 use super::{ChainEvent, HISTORY, HeadState, Inner, MAX_ROUNDS, lock};
 use crate::ChainError;
-use crate::head::{Step, agree, judge, orphaned};
+use crate::head::{Patience, Step, agree, judge, orphaned};
 use crate::metrics::count;
 use crate::prover::Prover;
 use crate::warm::{DryRun, of};
@@ -22,10 +22,15 @@ impl Inner {
         let config = &self.config;
         // Asked before answered: a late answer makes the head older, not younger.
         let received = self.clock.monotonic();
-        let agreed = agree(&self.endpoints, config.quorum, config.head).await?;
-        let now = self.clock.unix_seconds();
         let before = self.head.load_full();
         let current = before.as_ref().map(|head| head.snapshot.header());
+        let floor = current.map_or(0, |header| header.number);
+        let patience = Patience {
+            grace: config.hedge * 4,
+            floor,
+        };
+        let agreed = agree(&self.endpoints, config.quorum, config.head, patience).await?;
+        let now = self.clock.unix_seconds();
         let step = judge(current, &agreed.header, now, config.max_ahead.as_secs())?;
         tracing::trace!(
             ?step,
@@ -210,13 +215,17 @@ impl Inner {
             return;
         }
         let prover = Prover::new(&self.endpoints, self.patience());
-        for (contract, action) in contracts {
-            let input = IPolicy::evaluateCall { a: action }.abi_encode().into();
-            let hint = prover
-                .hint(head.snapshot.header(), CALLER, contract, input)
-                .await;
-            lock(&self.warm).hint(&head.snapshot, hint.unwrap_or_default());
-        }
+        let ask = async {
+            for (contract, action) in contracts {
+                let input = IPolicy::evaluateCall { a: action }.abi_encode().into();
+                let hint = prover
+                    .hint(head.snapshot.header(), CALLER, contract, input)
+                    .await;
+                lock(&self.warm).hint(&head.snapshot, hint.unwrap_or_default());
+            }
+        };
+        // Worth no more than this: a slow endpoint must not hold up the next head.
+        let _ = tokio::time::timeout(self.patience(), ask).await;
         self.nudge.notify_one();
     }
 }

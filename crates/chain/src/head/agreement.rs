@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use alloy_primitives::B256;
 use futures::StreamExt;
-use futures::future::join_all;
 use futures::stream::FuturesUnordered;
 use writ_policy::ProvedHeader;
 
@@ -20,6 +20,15 @@ pub(crate) struct Agreed {
     pub voters: Vec<usize>,
 }
 
+/// How long the slow are waited for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// Once a quorum has answered without agreeing at its tips, the others get this long before a lower block is tried.
+    pub grace: Duration,
+    /// The head so far: a lower block than this is no reason to stop waiting.
+    pub floor: u64,
+}
+
 /// The highest block whose hash `quorum` endpoints agree on. Endpoints may be a few blocks apart: those ahead are asked
 /// for the lower height. It does not wait for the slow ones once a quorum is there: a quorum is a majority, so no other
 /// can stand higher.
@@ -27,6 +36,7 @@ pub(crate) async fn agree(
     endpoints: &[Arc<Endpoint>],
     quorum: usize,
     tag: HeadTag,
+    patience: Patience,
 ) -> Result<Agreed, ChainError> {
     let mut asked: FuturesUnordered<_> = endpoints
         .iter()
@@ -34,31 +44,61 @@ pub(crate) async fn agree(
         .map(|(index, endpoint)| async move { (index, endpoint.head(tag.as_str()).await) })
         .collect();
     let mut tips: BTreeMap<usize, ProvedHeader> = BTreeMap::new();
-    while let Some((index, answer)) = asked.next().await {
-        let Ok(header) = answer else { continue };
-        let hash = header.hash;
-        tips.insert(index, header);
-        if let Some(agreed) = elected(&tips, hash, quorum) {
-            dissent(endpoints, &tips, &agreed.header);
-            return Ok(agreed);
+    let mut tried_lower = false;
+    loop {
+        let next = if tips.len() >= quorum && !tried_lower {
+            tokio::time::timeout(patience.grace, asked.next()).await
+        } else {
+            Ok(asked.next().await)
+        };
+        match next {
+            Ok(None) => break,
+            Ok(Some((_, Err(_)))) => {}
+            Ok(Some((index, Ok(header)))) => {
+                let hash = header.hash;
+                tips.insert(index, header);
+                if let Some(agreed) = elected(&tips, hash, quorum) {
+                    dissent(endpoints, &tips, &agreed.header);
+                    return Ok(agreed);
+                }
+            }
+            Err(_) => {
+                tried_lower = true;
+                let lower = agree_lower(endpoints, quorum, &tips).await;
+                if let Some(agreed) = lower.filter(|a| a.header.number >= patience.floor) {
+                    return Ok(agreed);
+                }
+            }
         }
     }
-    let no_quorum = ChainError::NoQuorum {
+    let agreed = agree_lower(endpoints, quorum, &tips).await;
+    agreed.ok_or(ChainError::NoQuorum {
         quorum,
         endpoints: endpoints.len(),
         answered: tips.len(),
-    };
-    for height in heights(&tips, quorum) {
-        let votes = votes(endpoints, &tips, height).await;
-        let agreed = votes
-            .values()
-            .find_map(|header| elected(&votes, header.hash, quorum));
-        if let Some(agreed) = agreed {
+    })
+}
+
+/// The highest block that a quorum has, at the height of one of the tips.
+async fn agree_lower(
+    endpoints: &[Arc<Endpoint>],
+    quorum: usize,
+    tips: &BTreeMap<usize, ProvedHeader>,
+) -> Option<Agreed> {
+    for height in heights(tips, quorum) {
+        let known = tips.iter().filter(|(_, tip)| tip.number == height);
+        let known = known.map(|(index, tip)| (*index, tip.clone())).collect();
+        let ahead = endpoints
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| tips.get(index).is_some_and(|tip| tip.number > height));
+        let agreed = vote(ahead, height, quorum, known).await;
+        if let Some((agreed, votes)) = agreed {
             dissent(endpoints, &votes, &agreed.header);
-            return Ok(agreed);
+            return Some(agreed);
         }
     }
-    Err(no_quorum)
+    None
 }
 
 /// Heights that at least `quorum` endpoints have reached, highest first. There are no more than endpoints.
@@ -70,26 +110,29 @@ fn heights(tips: &BTreeMap<usize, ProvedHeader>, quorum: usize) -> Vec<u64> {
     reached
 }
 
-/// What each endpoint that reached this height has there.
-async fn votes(
-    endpoints: &[Arc<Endpoint>],
-    tips: &BTreeMap<usize, ProvedHeader>,
+/// Asks endpoints for the block at this height until a quorum has the same one, votes already known included.
+async fn vote<'a>(
+    asked: impl Iterator<Item = (usize, &'a Arc<Endpoint>)>,
     height: u64,
-) -> BTreeMap<usize, ProvedHeader> {
-    let reached = endpoints
-        .iter()
-        .enumerate()
-        .filter_map(|(index, endpoint)| {
-            let tip = tips.get(&index).filter(|tip| tip.number >= height)?;
-            Some((index, endpoint, tip))
-        });
-    let asked = reached.map(|(index, endpoint, tip)| async move {
-        if tip.number == height {
-            return Some((index, tip.clone()));
+    quorum: usize,
+    known: BTreeMap<usize, ProvedHeader>,
+) -> Option<(Agreed, BTreeMap<usize, ProvedHeader>)> {
+    let mut votes = known;
+    let mut asked: FuturesUnordered<_> = asked
+        .map(|(index, endpoint)| async move { (index, endpoint.header_at(height).await) })
+        .collect();
+    loop {
+        let winner = votes
+            .values()
+            .find_map(|header| elected(&votes, header.hash, quorum));
+        if let Some(agreed) = winner {
+            return Some((agreed, votes));
         }
-        Some((index, endpoint.header_at(height).await.ok()?))
-    });
-    join_all(asked).await.into_iter().flatten().collect()
+        let (index, answer) = asked.next().await?;
+        if let Ok(header) = answer {
+            votes.insert(index, header);
+        }
+    }
 }
 
 fn elected(votes: &BTreeMap<usize, ProvedHeader>, hash: B256, quorum: usize) -> Option<Agreed> {
@@ -126,14 +169,9 @@ pub(crate) async fn orphaned(
 ) -> Vec<(u64, B256)> {
     let mut orphans = Vec::new();
     for (number, hash) in earlier {
-        let answers = join_all(endpoints.iter().map(|endpoint| endpoint.header_at(number))).await;
-        let votes: BTreeMap<usize, ProvedHeader> =
-            answers.into_iter().flatten().enumerate().collect();
-        match votes
-            .values()
-            .find_map(|header| elected(&votes, header.hash, quorum))
-        {
-            Some(agreed) if agreed.header.hash != hash => orphans.push((number, hash)),
+        let all = endpoints.iter().enumerate();
+        match vote(all, number, quorum, BTreeMap::new()).await {
+            Some((agreed, _)) if agreed.header.hash != hash => orphans.push((number, hash)),
             _ => break,
         }
     }

@@ -3,6 +3,6 @@
 mod agreement;
 mod tracker;
 
-pub(crate) use agreement::{agree, orphaned};
+pub(crate) use agreement::{Patience, agree, orphaned};
 pub use tracker::HeadRefusal;
 pub(crate) use tracker::{Step, judge};
