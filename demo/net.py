@@ -13,6 +13,10 @@ import time
 
 BRIDGE4, BRIDGE6 = "10.55.0.1", "fd55::1"
 
+# What programs in pods find in their environment: nothing of the person who started the demo.
+ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+               "HOME": "/run/home", "TMPDIR": "/run/home", "LANG": "C.UTF-8", "NO_COLOR": "1"}
+
 
 class Failed(Exception):
     """Something of the demo itself did not work, with what to look at."""
@@ -25,17 +29,22 @@ def sh(*command: str) -> str:
     return done.stdout
 
 
-def world(state: pathlib.Path) -> None:
+def world() -> None:
     """Makes the private mounts and the bridge that joins the pods."""
+    resolv = pathlib.Path(os.path.realpath("/etc/resolv.conf"))
     sh("mount", "--make-rprivate", "/")
+    # Everything that the demo writes lies in memory, and is gone with the mount.
     sh("mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", "/run")
-    os.makedirs("/run/netns", exist_ok=True)
-    state.mkdir(parents=True, exist_ok=True)
-    sh("mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", str(state))
-    resolv = state / "resolv.conf"
-    resolv.write_text(f"nameserver {BRIDGE4}\noptions timeout:2 attempts:1\n")
-    resolv.chmod(0o644)
-    sh("mount", "--bind", str(resolv), "/etc/resolv.conf")
+    os.makedirs("/run/netns")
+    os.makedirs("/run/home")
+    os.chmod("/run/home", 0o1777)
+    if not resolv.exists():
+        resolv.parent.mkdir(parents=True, exist_ok=True)
+        resolv.touch()
+    own = pathlib.Path("/run/resolv.conf.demo")
+    own.write_text(f"nameserver {BRIDGE4}\noptions timeout:2 attempts:1\n")
+    own.chmod(0o644)
+    sh("mount", "--bind", str(own), str(resolv))
     sh("ip", "link", "set", "lo", "up")
     sh("ip", "link", "add", "br0", "type", "bridge")
     sh("ip", "address", "add", f"{BRIDGE4}/24", "dev", "br0")
@@ -49,7 +58,6 @@ class Pod:
 
     name: str
     host: int
-    processes: list = dataclasses.field(default_factory=list)
 
     @property
     def v4(self) -> str:
@@ -83,10 +91,10 @@ class Pod:
     def run(self, uid: int, *command: str, timeout: float = 30, env: dict | None = None,
             stdin: str | None = None) -> subprocess.CompletedProcess:
         """Runs a command to its end; 124 stands for one that took too long."""
-        full = {**os.environ, **(env or {})}
         try:
             return subprocess.run(self.command(uid, *command), capture_output=True, text=True,
-                                  timeout=timeout, env=full, input=stdin)
+                                  timeout=timeout, env={**ENVIRONMENT, **(env or {})}, input=stdin,
+                                  cwd="/")
         except subprocess.TimeoutExpired as late:
             text = lambda data: data.decode("utf-8", "replace") if isinstance(data, bytes) else data or ""
             return subprocess.CompletedProcess(command, 124, text(late.stdout), text(late.stderr))
@@ -95,9 +103,8 @@ class Pod:
         """Starts a command and leaves it running; it says what it does in `log`."""
         out = open(log, "ab")
         process = subprocess.Popen(self.command(uid, *command), stdin=subprocess.DEVNULL, stdout=out,
-                                   stderr=subprocess.STDOUT, env={**os.environ, **(env or {})})
+                                   stderr=subprocess.STDOUT, env={**ENVIRONMENT, **(env or {})}, cwd="/")
         process.log = log
-        self.processes.append(process)
         return process
 
 
@@ -111,11 +118,13 @@ def until(what: str, condition, within: float = 20, process: subprocess.Popen | 
         if process is not None and process.poll() is not None:
             break
         time.sleep(0.05)
-    tail = ""
     if process is not None:
         lines = pathlib.Path(process.log).read_text(errors="replace").splitlines()[-15:]
         tail = "\n  " + "\n  ".join(lines)
-    raise Failed(f"{what} did not happen within {within:.0f} s{tail}")
+        tail = f"\n  last lines of {process.log}:" + tail
+        raise Failed(f"{what}: " + ("the program ended" if process.poll() is not None
+                                    else f"not within {within:.0f} s") + tail)
+    raise Failed(f"{what}: not within {within:.0f} s")
 
 
 def listening(address: str, port: int) -> bool:

@@ -16,9 +16,10 @@ try {
   console.log('tools offered:', tools.map((t) => t.name).join(', '));
   const result = await client.callTool({ name: tool, arguments: JSON.parse(args) });
   console.log('result:', JSON.stringify(result.content));
-  await client.close();
 } catch (error) {
   console.log('error:', error.message);
   if (error.data) console.log('data:', JSON.stringify(error.data));
   process.exitCode = 1;
+} finally {
+  await client.close();
 }

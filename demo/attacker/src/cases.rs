@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
@@ -132,10 +134,8 @@ pub async fn run_all(
     };
     let mut report = BTreeMap::new();
     report.insert("no envelope", attack.bare().await?);
-    report.insert(
-        "captured envelope on another connection",
-        attack.present(captured).await?,
-    );
+    report.insert("captured envelope", attack.present(captured).await?);
+    report.insert("envelope of another connection", attack.elsewhere().await?);
     report.insert("fresh envelope", attack.with(|_| {}).await?);
     report.insert("replayed envelope", attack.replay().await?);
     report.insert("forged signature", attack.forge().await?);
@@ -241,6 +241,13 @@ impl Attack<'_> {
         self.send(&mut connection, &self.stamped(&compact)?).await
     }
 
+    /// Right in everything, but made for another connection.
+    async fn elsewhere(&self) -> Result<Answer, AttackError> {
+        let first = Connection::open(self.target).await?;
+        let compact = self.issue(&self.claims(&first, |_| {})?, &self.signer)?;
+        self.present(&compact).await
+    }
+
     async fn replay(&self) -> Result<Answer, AttackError> {
         let mut connection = Connection::open(self.target).await?;
         let compact = self.issue(&self.claims(&connection, |_| {})?, &self.signer)?;
@@ -256,20 +263,24 @@ impl Attack<'_> {
         self.send(&mut connection, &self.stamped(&compact)?).await
     }
 
-    /// Changes one character in the middle of the payload.
+    /// Sets the signed risk score to 0 and keeps the signature.
     async fn alter(&self) -> Result<Answer, AttackError> {
+        const FIELD: &str = "\"risk_score\":";
+        let lost = || AttackError::Envelope("the envelope has no risk score to alter".into());
         let mut connection = Connection::open(self.target).await?;
         let honest = self.issue(&self.claims(&connection, |_| {})?, &self.signer)?;
-        let middle = honest.len() / 2;
-        let altered: String = honest
-            .chars()
-            .enumerate()
-            .map(|(at, c)| match (at == middle, c) {
-                (true, 'A') => 'B',
-                (true, _) => 'A',
-                (false, c) => c,
-            })
-            .collect();
+        let mut parts = honest.splitn(3, '.');
+        let (Some(header), Some(payload), Some(signature)) =
+            (parts.next(), parts.next(), parts.next())
+        else {
+            return Err(lost());
+        };
+        let payload = BASE64URL.decode(payload).map_err(|_| lost())?;
+        let payload = String::from_utf8(payload).map_err(|_| lost())?;
+        let (before, after) = payload.split_once(FIELD).ok_or_else(lost)?;
+        let rest = after.trim_start_matches(|c: char| c.is_ascii_digit());
+        let payload = BASE64URL.encode(format!("{before}{FIELD}0{rest}"));
+        let altered = format!("{header}.{payload}.{signature}");
         self.send(&mut connection, &self.stamped(&altered)?).await
     }
 

@@ -10,9 +10,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser;
 use writ_identity::{SvidSource, WorkloadApiSource};
+
+/// How long to wait for the identity before there is none to be had.
+const FIRST_SVID: Duration = Duration::from_secs(3);
 
 /// Presents envelopes that a PEP must refuse, and one that it must accept.
 #[derive(Parser)]
@@ -72,8 +76,12 @@ async fn run(args: &Args) -> Result<String, AttackError> {
         .map_err(|error| AttackError::Template(error.to_string()))?;
     let template: cases::Template =
         serde_json::from_str(&text).map_err(|error| AttackError::Template(error.to_string()))?;
-    let source: Arc<dyn SvidSource> =
-        Arc::new(WorkloadApiSource::connect(&args.workload_api.to_string_lossy()).await?);
+    let source: Arc<dyn SvidSource> = Arc::new(
+        WorkloadApiSource::builder(&args.workload_api.to_string_lossy())
+            .first_svid_within(FIRST_SVID)
+            .connect()
+            .await?,
+    );
     let target = connection::Target {
         address: args.address,
         peer: args.peer.clone(),
