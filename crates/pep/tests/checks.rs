@@ -193,6 +193,32 @@ async fn a_clock_that_is_off_lets_nothing_in() {
 }
 
 #[tokio::test]
+async fn after_a_lost_store_only_what_is_bound_to_a_connection_since_then_is_accepted() {
+    let fresh_store = |binding| {
+        let mut w = World::new();
+        w.binding = binding;
+        w.opened = NOW + 1;
+        w
+    };
+    let mut w = fresh_store(Binding::Required);
+    let claims = w.claims();
+    w.stamp(&claims);
+    let pep = w.pep();
+    assert!(w.ask(&pep).await.is_ok());
+    assert_eq!(w.ask(&pep).await.unwrap_err().code(), "replayed");
+
+    // Bound to another connection, it may have been used there before the store was lost.
+    let mut w = fresh_store(Binding::Required);
+    let mut claims = w.claims();
+    claims.ctx.cb = Some([9; 32]);
+    w.stamp(&claims);
+    assert_eq!(
+        w.ask(&w.pep()).await.unwrap_err().code(),
+        "issued-before-boot"
+    );
+}
+
+#[tokio::test]
 async fn after_a_lost_store_nothing_from_before_is_accepted() {
     assert_eq!(by_world(|w| w.opened = NOW + 1).await, "issued-before-boot");
     // Within the skew it could be from before by the sender's clock.
