@@ -87,6 +87,4 @@ inbound:
 - {{port: 8444, app: '127.0.0.1:8081', authorities: ['tools.bank.example:8444'], protocol: mcp}}
 callers:
   catalogs: [{folder}/config/catalog.yaml]
-  # A new replay store refuses everything for this long; one machine has one clock.
-  clockSkew: 1s
 """

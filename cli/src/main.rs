@@ -3,6 +3,7 @@
 
 mod chain;
 mod error;
+mod log;
 mod output;
 mod rules;
 
@@ -23,6 +24,8 @@ struct Cli {
 enum Command {
     /// Deploy, change and read the contracts.
     Chain(chain::Args),
+    /// Read, explain, verify and prove the record of a sidecar.
+    Log(log::Args),
     /// Compile and explain rules.
     Rules(rules::Args),
 }
@@ -31,6 +34,7 @@ enum Command {
 async fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Chain(args) => chain::run(args).await,
+        Command::Log(args) => log::run(args).await,
         Command::Rules(args) => rules::run(args).await,
     };
     result.unwrap_or_else(|error| {

@@ -141,49 +141,104 @@ pub enum End {
     Aborted,
 }
 
+/// How long trailers may take after the last byte that was promised.
+const TRAILERS: Duration = Duration::from_secs(5);
+
 /// A body that is passed on frame by frame, never held back, and reported when it ends.
 ///
-/// A receipt in the trailers ends here: it was meant for this hop.
-pub struct Watched<B, F: FnOnce(Observed, Option<&HeaderMap>)> {
-    inner: B,
+/// A receipt in the trailers ends here: it was meant for this hop. A server that writes a body of
+/// known length stops reading it at its last byte; what follows is then read here.
+pub struct Watched<B, F>
+where
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+    F: FnOnce(Observed, Option<&HeaderMap>) + Send + 'static,
+{
+    /// Gone when the body is dropped.
+    inner: Option<B>,
+    promised: Option<u64>,
+    seen: Seen<F>,
+}
+
+/// What has passed so far, and whom to tell.
+struct Seen<F> {
     hash: digest::Context,
     length: u64,
     trailers: Option<HeaderMap>,
     report: Option<F>,
 }
 
-impl<B, F: FnOnce(Observed, Option<&HeaderMap>)> Watched<B, F> {
-    /// Calls `report` once, with the trailers, when the body ends or is dropped.
-    pub fn new(inner: B, report: F) -> Self {
-        Self {
-            inner,
-            hash: digest::Context::new(&digest::SHA256),
-            length: 0,
-            trailers: None,
-            report: Some(report),
+impl<F: FnOnce(Observed, Option<&HeaderMap>)> Seen<F> {
+    fn take_in(&mut self, frame: &mut Frame<Bytes>) {
+        if let Some(data) = frame.data_ref() {
+            self.hash.update(data);
+            self.length = self.length.saturating_add(data.len() as u64);
+        }
+        if let Some(trailers) = frame.trailers_mut() {
+            self.trailers = Some(trailers.clone());
+            trailers.remove(SAE_RECEIPT);
         }
     }
 
+    /// Tells once.
     fn finish(&mut self, end: End) {
         if let Some(report) = self.report.take() {
             let mut digest = [0; 32];
             for (to, from) in digest.iter_mut().zip(self.hash.clone().finish().as_ref()) {
                 *to = *from;
             }
-            let seen = Observed {
+            let observed = Observed {
                 digest,
                 length: self.length,
                 end,
             };
-            report(seen, self.trailers.as_ref());
+            report(observed, self.trailers.as_ref());
+        }
+    }
+
+    /// Reads what is left of a body that nobody reads any more.
+    async fn read_rest<B>(mut self, mut inner: B)
+    where
+        B: HttpBody<Data = Bytes> + Unpin,
+    {
+        let rest = async {
+            while let Some(frame) = inner.frame().await {
+                match frame {
+                    Ok(mut frame) => self.take_in(&mut frame),
+                    Err(_) => return End::Aborted,
+                }
+            }
+            End::Complete
+        };
+        // All the bytes are there: trailers that never come do not take that back.
+        let end = tokio::time::timeout(TRAILERS, rest).await;
+        self.finish(end.unwrap_or(End::Complete));
+    }
+}
+
+impl<B, F> Watched<B, F>
+where
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+    F: FnOnce(Observed, Option<&HeaderMap>) + Send + 'static,
+{
+    /// Calls `report` once, with the trailers, when the body ends or is dropped.
+    pub fn new(inner: B, report: F) -> Self {
+        Self {
+            promised: inner.size_hint().exact(),
+            inner: Some(inner),
+            seen: Seen {
+                hash: digest::Context::new(&digest::SHA256),
+                length: 0,
+                trailers: None,
+                report: Some(report),
+            },
         }
     }
 }
 
 impl<B, F> HttpBody for Watched<B, F>
 where
-    B: HttpBody<Data = Bytes> + Unpin,
-    F: FnOnce(Observed, Option<&HeaderMap>) + Unpin,
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+    F: FnOnce(Observed, Option<&HeaderMap>) + Send + Unpin + 'static,
 {
     type Data = Bytes;
     type Error = B::Error;
@@ -192,40 +247,58 @@ where
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let mut polled = Pin::new(&mut self.inner).poll_frame(cx);
+        let Self { inner, seen, .. } = &mut *self;
+        let Some(inner) = inner else {
+            return Poll::Ready(None);
+        };
+        let mut polled = Pin::new(&mut *inner).poll_frame(cx);
         match &mut polled {
             Poll::Ready(Some(Ok(frame))) => {
-                if let Some(data) = frame.data_ref() {
-                    self.hash.update(data);
-                    self.length = self.length.saturating_add(data.len() as u64);
-                }
-                if let Some(trailers) = frame.trailers_mut() {
-                    self.trailers = Some(trailers.clone());
-                    trailers.remove(SAE_RECEIPT);
-                }
-                if self.trailers.is_some() || self.inner.is_end_stream() {
-                    self.finish(End::Complete);
+                seen.take_in(frame);
+                if seen.trailers.is_some() || inner.is_end_stream() {
+                    seen.finish(End::Complete);
                 }
             }
-            Poll::Ready(Some(Err(_))) => self.finish(End::Aborted),
-            Poll::Ready(None) => self.finish(End::Complete),
+            Poll::Ready(Some(Err(_))) => seen.finish(End::Aborted),
+            Poll::Ready(None) => seen.finish(End::Complete),
             Poll::Pending => {}
         }
         polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.as_ref().is_none_or(HttpBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.inner
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
     }
 }
 
-impl<B, F: FnOnce(Observed, Option<&HeaderMap>)> Drop for Watched<B, F> {
+impl<B, F> Drop for Watched<B, F>
+where
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+    F: FnOnce(Observed, Option<&HeaderMap>) + Send + 'static,
+{
     fn drop(&mut self) {
-        self.finish(End::Aborted);
+        let Some(report) = self.seen.report.take() else {
+            return;
+        };
+        let mut seen = Seen {
+            hash: self.seen.hash.clone(),
+            length: self.seen.length,
+            trailers: self.seen.trailers.take(),
+            report: Some(report),
+        };
+        let whole = self.promised == Some(seen.length);
+        match (self.inner.take(), tokio::runtime::Handle::try_current()) {
+            (Some(inner), Ok(runtime)) if whole => {
+                runtime.spawn(seen.read_rest(inner));
+            }
+            _ => seen.finish(End::Aborted),
+        }
     }
 }
 
@@ -298,5 +371,53 @@ mod tests {
             tell.send(seen).unwrap();
         }));
         assert_eq!(told.recv().unwrap().end, End::Aborted);
+    }
+
+    #[tokio::test]
+    async fn a_body_dropped_at_its_last_byte_is_complete_with_its_trailers() {
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let mut trailers = HeaderMap::new();
+        trailers.insert(SAE_RECEIPT, http::HeaderValue::from_static("r"));
+        let frames = [Frame::data(Bytes::from_static(b"abc")), Frame::trailers(trailers)];
+        let inner = Promised(StreamBody::new(stream::iter(frames.map(Ok::<_, BodyError>))), 3);
+        let mut body = Watched::new(inner, move |seen, trailers| {
+            let receipt = trailers.and_then(|trailers| trailers.get(SAE_RECEIPT)).cloned();
+            tell.send((seen, receipt)).unwrap();
+        });
+        body.frame().await.unwrap().unwrap();
+        drop(body);
+        let (seen, receipt) = told.recv().await.unwrap();
+        assert_eq!((seen.length, seen.end), (3, End::Complete));
+        assert_eq!(receipt.unwrap(), "r");
+    }
+
+    #[tokio::test]
+    async fn a_body_dropped_before_its_last_byte_is_aborted() {
+        let (tell, told) = mpsc::channel();
+        let mut body = Watched::new(Promised(chunks(vec!["ab", "c"]), 3), move |seen, _| {
+            tell.send(seen).unwrap();
+        });
+        body.frame().await.unwrap().unwrap();
+        drop(body);
+        assert_eq!(told.recv().unwrap().end, End::Aborted);
+    }
+
+    /// A body that promises a length.
+    struct Promised<B>(B, u64);
+
+    impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Promised<B> {
+        type Data = Bytes;
+        type Error = B::Error;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+            Pin::new(&mut self.0).poll_frame(cx)
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::with_exact(self.1)
+        }
     }
 }

@@ -274,7 +274,7 @@ pub enum InboundProtocol {
 }
 
 /// Who may call this pod.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct Callers {
     /// Catalog files (YAML) of admitted callers, found by hash.
@@ -283,6 +283,21 @@ pub struct Callers {
     pub allow: Vec<String>,
     /// Agent keys (hex) whose registry entries are kept warm.
     pub agents: Vec<Hex<32>>,
+    /// Tolerated difference between a caller's clock and ours, at most 60 s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub clock_skew: Duration,
+}
+
+impl Default for Callers {
+    fn default() -> Self {
+        Self {
+            catalogs: Vec::new(),
+            allow: Vec::new(),
+            agents: Vec::new(),
+            clock_skew: seconds::<10>(),
+        }
+    }
 }
 
 /// Name resolution.
@@ -402,6 +417,9 @@ impl Config {
         }
         if self.agent.is_none() && self.inbound.is_empty() {
             return refuse("neither agent nor inbound is set: there is nothing to do".into());
+        }
+        if self.callers.clock_skew > seconds::<60>() {
+            return refuse("callers.clockSkew must be at most 60 s".into());
         }
         if !(30..=300).contains(&self.outbound.envelope_seconds) {
             return refuse("outbound.envelopeSeconds must be between 30 and 300".into());

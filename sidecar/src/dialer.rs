@@ -80,12 +80,13 @@ impl Dialer for SidecarDialer {
     }
 }
 
-/// Offers exactly the version that will be spoken.
+/// Offers the versions that can be spoken.
 fn with_alpn(config: Arc<ClientConfig>, version: Version) -> Arc<ClientConfig> {
     let mut config = Arc::unwrap_or_clone(config);
-    config.alpn_protocols = vec![match version {
-        Version::Http1 => b"http/1.1".to_vec(),
-        Version::Http2 => b"h2".to_vec(),
-    }];
+    config.alpn_protocols = match version {
+        Version::Http1 => vec![b"http/1.1".to_vec()],
+        Version::Http2 => vec![b"h2".to_vec()],
+        Version::Negotiated => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+    };
     Arc::new(config)
 }

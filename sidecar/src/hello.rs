@@ -143,7 +143,7 @@ fn encrypted(record: &[u8]) -> Encrypted {
         return Encrypted::No;
     };
     match tls_parser::parse_tls_client_hello_extensions(extensions) {
-        Ok((rest, list)) if rest.is_empty() => {
+        Ok(([], list)) => {
             let offered = list.iter().any(|extension| {
                 tls_parser::TlsExtensionType::from(extension).0 == ENCRYPTED_CLIENT_HELLO
             });

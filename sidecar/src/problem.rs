@@ -13,6 +13,10 @@ const TYPE_BASE: &str = "https://writ.dev/problems#";
 /// Media type of RFC 9457 problem details.
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
+/// Response field in which a PEP says why it refused, so that the sender need not read the body,
+/// whose form is the protocol's. It counts only in a response without a receipt.
+pub const REFUSAL: &str = "writ-refusal";
+
 /// JSON-RPC error code for a refused call, in the range that the specification leaves to servers.
 pub const JSON_RPC_REFUSED: i64 = -32_403;
 

@@ -52,6 +52,8 @@ pub enum Version {
     Http1,
     /// HTTP/2, by ALPN or prior knowledge.
     Http2,
+    /// Whichever of the two the server takes, by ALPN.
+    Negotiated,
 }
 
 /// One target of connections: the pool's key.
@@ -160,6 +162,14 @@ pub enum Sent {
 }
 
 impl Lease {
+    /// The HTTP version of the connection.
+    pub const fn version(&self) -> http::Version {
+        match self.sender {
+            Sender::Http1(_) => http::Version::HTTP_11,
+            Sender::Http2(_) => http::Version::HTTP_2,
+        }
+    }
+
     /// Sends one request and waits for the response's head.
     pub async fn send(self, request: Request<Body>) -> Sent {
         let Self {
@@ -250,28 +260,22 @@ impl Pool {
 
     fn take(&self, target: &Target) -> Option<Connected> {
         let mut slots = self.slots();
-        match target.version {
-            Version::Http2 => {
-                let shared = slots.shared.get(target)?;
-                if shared.sender.is_closed() {
-                    slots.shared.remove(target);
-                    return None;
-                }
-                Some((Sender::Http2(shared.sender.clone()), shared.proved.clone()))
+        if let Some(shared) = slots.shared.get(target) {
+            if !shared.sender.is_closed() {
+                return Some((Sender::Http2(shared.sender.clone()), shared.proved.clone()));
             }
-            Version::Http1 => {
-                let idle = slots.idle.get_mut(target)?;
-                while let Some(candidate) = idle.pop() {
-                    let usable = !candidate.sender.is_closed()
-                        && candidate.sender.is_ready()
-                        && candidate.since.elapsed() < IDLE_LIFETIME;
-                    if usable {
-                        return Some((Sender::Http1(candidate.sender), candidate.proved));
-                    }
-                }
-                None
+            slots.shared.remove(target);
+        }
+        let idle = slots.idle.get_mut(target)?;
+        while let Some(candidate) = idle.pop() {
+            let usable = !candidate.sender.is_closed()
+                && candidate.sender.is_ready()
+                && candidate.since.elapsed() < IDLE_LIFETIME;
+            if usable {
+                return Some((Sender::Http1(candidate.sender), candidate.proved));
             }
         }
+        None
     }
 
     fn forget(&self, target: &Target) {
@@ -338,12 +342,12 @@ impl<D: Dialer> Upstreams<D> {
         if let Some(taken) = self.pool.take(target) {
             return Ok(lease(taken));
         }
-        if target.version == Version::Http1 {
-            return Ok(lease(self.dial(target).await?));
-        }
         // Many requests share one HTTP/2 connection: the first opens it, the others wait for it.
         let gate = self.pool.gate(target);
-        let _opening = gate.lock().await;
+        let _opening = match target.version {
+            Version::Http2 => Some(gate.lock().await),
+            Version::Http1 | Version::Negotiated => None,
+        };
         if let Some(taken) = self.pool.take(target) {
             return Ok(lease(taken));
         }
@@ -404,7 +408,11 @@ impl<D: Dialer> Upstreams<D> {
     async fn dial(&self, target: &Target) -> Result<Connected, UpstreamError> {
         let stream = self.connect_tcp(&target.host, target.port).await?;
         let Some(config) = self.dialer.tls(target)? else {
-            return Ok((start_http(stream, target).await?, None));
+            let version = match target.version {
+                Version::Http2 => Version::Http2,
+                Version::Http1 | Version::Negotiated => Version::Http1,
+            };
+            return Ok((start_http(stream, target, version).await?, None));
         };
         let name = ServerName::try_from(target.host.clone()).map_err(|_| UpstreamError::Setup {
             host: target.host.clone(),
@@ -429,7 +437,12 @@ impl<D: Dialer> Upstreams<D> {
             Security::Mtls { .. } => Some(Arc::new(prove(target, stream.get_ref().1)?)),
             Security::Tls { .. } | Security::Plain => None,
         };
-        Ok((start_http(stream, target).await?, proved))
+        let version = match (target.version, stream.get_ref().1.alpn_protocol()) {
+            (Version::Negotiated, Some(b"h2")) => Version::Http2,
+            (Version::Negotiated, _) => Version::Http1,
+            (asked, _) => asked,
+        };
+        Ok((start_http(stream, target, version).await?, proved))
     }
 }
 
@@ -449,7 +462,11 @@ fn prove(target: &Target, tls: &rustls::ClientConnection) -> Result<Proved, Upst
     })
 }
 
-async fn start_http<S>(stream: S, target: &Target) -> Result<Sender, UpstreamError>
+async fn start_http<S>(
+    stream: S,
+    target: &Target,
+    version: Version,
+) -> Result<Sender, UpstreamError>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
@@ -457,8 +474,8 @@ where
         host: target.host.clone(),
         source,
     };
-    match target.version {
-        Version::Http1 => {
+    match version {
+        Version::Http1 | Version::Negotiated => {
             let (sender, connection) = http1::Builder::new()
                 .max_buf_size(64 << 10)
                 .handshake(TokioIo::new(stream))

@@ -13,6 +13,7 @@ mod feed;
 mod head;
 mod metrics;
 mod prover;
+mod roots;
 mod rpc;
 pub mod tx;
 mod warm;

@@ -282,6 +282,14 @@ impl Gate {
             .map_err(|error| denied::Reason::new("budget-unavailable", error.to_string()))
     }
 
+    /// Waits for a newer head than the one in use, as long as a cold slot may take.
+    pub async fn await_newer_head(&self) {
+        let mut heads = self.feed.watch();
+        heads.mark_unchanged();
+        // Late is answered by deciding on the head that is there.
+        let _ = tokio::time::timeout(COLD_WAIT, heads.changed()).await;
+    }
+
     /// Changes whenever our SVID does.
     pub fn identity_generation(&self) -> u64 {
         *self.identity.watch().borrow()

@@ -110,7 +110,7 @@ impl App {
             return false;
         };
         let named = format!("{}:{}", named.host, named.port);
-        self.authorities.iter().any(|authority| *authority == named)
+        self.authorities.contains(&named)
     }
 
     async fn send(&self, request: Request<PepBody>) -> Result<Response<Incoming>, String> {

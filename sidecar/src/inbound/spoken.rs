@@ -1,13 +1,13 @@
 //! A PEP's refusal in the language of the protocol: problem JSON, or a JSON-RPC error for MCP.
 
 use bytes::Bytes;
-use http::Response;
+use http::{HeaderValue, Response};
 use writ_canonical::json::JsonLimits;
 use writ_canonical::mcp::{self, Message};
 use writ_pep::{Answer, ProblemJson, Refusal};
 
 use crate::config::InboundProtocol;
-use crate::problem::Problem;
+use crate::problem::{Problem, REFUSAL};
 
 /// Answers refusals as the application's protocol does.
 #[derive(Debug, Clone, Copy)]
@@ -34,13 +34,16 @@ impl Answer for Spoken {
             (InboundProtocol::Mcp, Some(body)) => mcp::parse(body, &JsonLimits::default()).ok(),
             _ => None,
         };
-        match message {
+        let mut response = match message {
             Some(Message::Request { id, .. }) => {
                 Problem::new(refusal.status(), refusal.code(), refusal.to_string())
                     .with_decision(decision_id)
                     .into_mcp_response(&id)
             }
             _ => ProblemJson.answer(refusal, decision_id, request, body),
-        }
+        };
+        let code = HeaderValue::from_static(refusal.code());
+        response.headers_mut().insert(REFUSAL, code);
+        response
     }
 }

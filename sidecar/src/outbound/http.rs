@@ -24,6 +24,7 @@ use crate::body::{self, Body, Collected, Watched};
 use crate::gate::claims::{Asked, Stamping, http_binding};
 use crate::gate::{Denied, Granted, Released, Sent};
 use crate::metrics::Stage;
+use crate::problem::REFUSAL;
 use crate::upstream::{self, Lease, Security, Target, UpstreamError, Version};
 
 /// Header in which an agent presents a human approval, 64 hex digits.
@@ -356,13 +357,23 @@ impl Outbound {
                 Outgoing::Whole(bytes) => body::full(bytes.clone()),
                 Outgoing::Stream(stream) => std::mem::replace(stream, body::full(Bytes::new())),
             };
-            let request = request(&canonical, &released, target.version, outgoing);
+            let request = request(&canonical, &released, lease.version(), outgoing);
             self.metrics.observe(Stage::Inline, began.elapsed());
             let sending = lease.send(request);
             let sent = tokio::time::timeout(live.settings.response_timeout, sending).await;
             match sent {
                 Ok(upstream::Sent::Answered(response)) => {
-                    return Ok(passed_on(response, released, proved));
+                    let anew = attempt < ATTEMPTS
+                        && matches!(body, Outgoing::Whole(_))
+                        && refused_by_pep(&response) == Some("policy-changed");
+                    if !anew {
+                        return Ok(passed_on(response, released, proved));
+                    }
+                    // The target has seen a newer policy than we have: decide anew, once, on it.
+                    let why = "the policy changed since the decision";
+                    released.close(Sent::failed(OutcomeResult::Refused, why), None);
+                    self.gate.await_newer_head().await;
+                    attempt += 1;
                 }
                 Ok(upstream::Sent::NotSent(request)) => {
                     released.close(
@@ -443,8 +454,10 @@ impl Outbound {
         };
         let version = match (&security, version) {
             // Between sidecars one multiplexed connection carries everything.
-            (Security::Mtls { .. }, _) | (_, http::Version::HTTP_2) => Version::Http2,
-            _ => Version::Http1,
+            (Security::Mtls { .. }, _) => Version::Http2,
+            (Security::Tls { .. }, _) => Version::Negotiated,
+            (Security::Plain, http::Version::HTTP_2) => Version::Http2,
+            (Security::Plain, _) => Version::Http1,
         };
         Target {
             host: canonical.host.clone(),
@@ -478,7 +491,7 @@ fn idempotency(canonical: &CanonicalRequest) -> Option<String> {
 fn request(
     canonical: &CanonicalRequest,
     released: &Released,
-    version: Version,
+    version: http::Version,
     body: Body,
 ) -> Request<Body> {
     let mut request = Request::new(body);
@@ -488,17 +501,17 @@ fn request(
     *request.headers_mut() = canonical.header_map();
     let authority = canonical.authority();
     let uri = match version {
-        Version::Http1 => {
+        http::Version::HTTP_2 => format!(
+            "{}://{authority}{}",
+            canonical.scheme.as_str(),
+            canonical.path_and_query()
+        ),
+        _ => {
             if let Ok(host) = HeaderValue::from_str(&authority) {
                 request.headers_mut().insert(HOST, host);
             }
             canonical.path_and_query()
         }
-        Version::Http2 => format!(
-            "{}://{authority}{}",
-            canonical.scheme.as_str(),
-            canonical.path_and_query()
-        ),
     };
     // The canonical path was parsed from a URI, so it is one.
     if let Ok(uri) = uri.parse() {
@@ -527,6 +540,7 @@ fn passed_on(
     released: Released,
     proved: Option<Arc<upstream::Proved>>,
 ) -> Response<Body> {
+    let refused = refused_by_pep(&response).is_some();
     let (mut parts, body) = response.into_parts();
     let receipt = parts
         .headers
@@ -537,19 +551,27 @@ fn passed_on(
         parts.headers.insert("writ-decision", id);
     }
     let status = parts.status.as_u16();
-    let refused_by_pep =
-        parts.status.is_client_error() && receipt.is_none() && released.envelope.is_some();
     let watched = Watched::new(body, move |seen, trailers| {
         let final_receipt = trailers
             .and_then(|trailers| trailers.get(fields::SAE_RECEIPT))
             .and_then(|value| value.to_str().ok().map(str::to_owned));
         let mut sent = Sent::answered(status, &seen, final_receipt.or(receipt));
-        if refused_by_pep {
+        if refused {
             sent.result = OutcomeResult::Refused;
         }
         released.close(sent, proved.as_ref().map(|proved| &proved.peer));
     });
     Response::from_parts(parts, watched.map_err(Into::into).boxed())
+}
+
+/// The code with which the target's PEP refused; the application cannot make one, since whatever
+/// it answers bears a receipt.
+fn refused_by_pep<B>(response: &Response<B>) -> Option<&str> {
+    let headers = response.headers();
+    if headers.contains_key(fields::SAE_RECEIPT) {
+        return None;
+    }
+    headers.get(REFUSAL)?.to_str().ok()
 }
 
 /// Fields of a response that concern this connection only (RFC 9110, section 7.6.1).

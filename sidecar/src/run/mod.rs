@@ -78,10 +78,16 @@ pub async fn run(args: &Args) -> Result<(), RunError> {
         ));
     }
     let background = tasks::spawn(&args.config, &config, Arc::clone(&parts)).await?;
-    parts.set_ready();
-    tracing::info!(agent = parts.spiffe_id(), "sidecar ready");
-
-    wait_for_signal().await?;
+    let ready = async {
+        parts.warm().await;
+        parts.set_ready();
+        tracing::info!(agent = parts.spiffe_id(), "sidecar ready");
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = ready => {}
+        signalled = wait_for_signal() => signalled?,
+    }
     tracing::info!("draining");
     parts.set_draining();
     stop.cancel();

@@ -29,6 +29,9 @@ const STARTING: u8 = 0;
 const READY: u8 = 1;
 const DRAINING: u8 = 2;
 
+/// After this long without proved state the log says so.
+const LONG: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// A running sidecar.
 pub(super) struct Parts {
     pub(super) metrics: Arc<Metrics>,
@@ -96,6 +99,14 @@ impl Parts {
             pep,
             phase: AtomicU8::new(STARTING),
         })
+    }
+
+    /// Waits until everything that the catalog can lead to is proved.
+    pub(super) async fn warm(&self) {
+        if tokio::time::timeout(LONG, self.feed.ready()).await.is_err() {
+            tracing::warn!("no proved chain state yet; check chain.endpoints and chain.quorum");
+            self.feed.ready().await;
+        }
     }
 
     /// Puts what a reload may change in force.
@@ -168,6 +179,9 @@ impl Status for Parts {
         }
         match self.feed.current() {
             None => missing.push("no proved chain state yet; check chain.endpoints".to_owned()),
+            Some(head) if !head.warm => {
+                missing.push("the catalog's chain state is not proved yet".to_owned());
+            }
             Some(head) => {
                 if let Age::TooOld(age) = self.feed.state_age(&head) {
                     missing.push(format!("chain state is {age} s old; check chain.endpoints"));

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 
+use crate::roots::system_roots;
 use crate::{ChainConfig, ChainError};
 
 /// Connections kept open per endpoint.
@@ -12,11 +13,10 @@ const IDLE_CONNECTIONS: usize = 4;
 /// One client for all endpoints.
 pub(crate) fn http_client(config: &ChainConfig) -> Result<reqwest::Client, ChainError> {
     let client = |e: &dyn std::fmt::Display| ChainError::Client(e.to_string());
-    let roots = config.roots.clone().unwrap_or_else(|| {
-        Arc::new(RootCertStore {
-            roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-        })
-    });
+    let roots = match &config.roots {
+        Some(roots) => Arc::clone(roots),
+        None => Arc::new(system_roots()),
+    };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

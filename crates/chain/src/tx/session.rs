@@ -154,18 +154,15 @@ impl Session {
     }
 }
 
-/// TLS by ring and the public web roots; no proxy from the environment, no redirects.
+/// TLS by ring and the system's roots; no proxy from the environment, no redirects.
 fn client() -> Result<reqwest::Client, TxError> {
     let error = |e: &dyn std::fmt::Display| TxError::Client(e.to_string());
-    let roots = rustls::RootCertStore {
-        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-    };
     let tls = rustls::ClientConfig::builder_with_provider(Arc::new(
         rustls::crypto::ring::default_provider(),
     ))
     .with_safe_default_protocol_versions()
     .map_err(|e| error(&e))?
-    .with_root_certificates(roots)
+    .with_root_certificates(crate::roots::system_roots())
     .with_no_client_auth();
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls)

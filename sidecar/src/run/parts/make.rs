@@ -41,9 +41,6 @@ const SOFTWARE: &str = concat!("writ-sidecar/", env!("CARGO_PKG_VERSION"));
 /// Final receipts kept for senders that cannot read trailers.
 const RECEIPTS: u64 = 1024;
 
-/// Tolerated clock skew between sender and receiver.
-const SKEW: Duration = Duration::from_secs(30);
-
 /// How many blocks an envelope's block may be behind the PEP's head.
 const MAX_BLOCK_LAG: u64 = 300;
 
@@ -360,7 +357,7 @@ impl PepParts {
                 .collect::<HashMap<[u8; 32], _>>(),
         );
         let make = |inbound: &InboundPort| {
-            let port = self.port(inbound, &catalogs)?;
+            let port = self.port(inbound, config.callers.clock_skew, &catalogs)?;
             Ok((inbound.port, Arc::new(port)))
         };
         config.inbound.iter().map(make).collect()
@@ -369,6 +366,7 @@ impl PepParts {
     fn port(
         &self,
         inbound: &InboundPort,
+        skew: Duration,
         catalogs: &Arc<dyn writ_pep::Catalogs>,
     ) -> Result<Port, RunError> {
         let svid = self.source.svid();
@@ -379,7 +377,7 @@ impl PepParts {
                 InboundProtocol::Http => Kind::Http,
                 InboundProtocol::Mcp => Kind::Mcp,
             }],
-            skew: SKEW,
+            skew,
             binding: Binding::Required,
             obligations: 0,
             block_wait: BLOCK_WAIT,
