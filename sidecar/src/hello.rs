@@ -99,7 +99,10 @@ async fn read_head(stream: &mut TcpStream, head: &mut BytesMut) -> Result<Start,
     let mut fed = 0;
     loop {
         if stream.read_buf(head).await? == 0 {
-            return Err(HelloError::Closed);
+            return Err(match head.is_empty() {
+                true => HelloError::Closed,
+                false => HelloError::Malformed("it broke off".to_owned()),
+            });
         }
         if head.first() != Some(&HANDSHAKE) {
             return Ok(Start::Clear);

@@ -135,7 +135,7 @@ impl Pep {
             skew,
             audience: &self.config.audience,
             peer: Some(&peer.spiffe_id),
-            replay_since: self.replay_since(envelope.unverified_claims(), inbound.channel_binding),
+            replay_since: self.replay_since(),
         };
         let envelope = envelope.verify(&key, &expectations)?;
         // No issuer with a responder is configured: a staple proves nothing here.
@@ -145,15 +145,14 @@ impl Pep {
         Ok(envelope)
     }
 
-    /// Since when the replay store knows what was used, where that matters: what is bound to this
-    /// very connection cannot have been used before the connection was there, and where every
-    /// envelope must be bound the store lives at least as long as the connections.
-    fn replay_since(&self, claims: &Claims, own: Option<[u8; 32]>) -> Option<u64> {
-        let bound = claims.ctx.cb.is_some() && claims.ctx.cb == own;
-        if bound && self.config.binding == Binding::Required {
-            return None;
+    /// Since when the replay store knows what was used, where that matters: where every envelope
+    /// must be bound to its connection, none can have been used before the connection was there,
+    /// and the store lives at least as long as the connections.
+    fn replay_since(&self) -> Option<u64> {
+        match self.config.binding {
+            Binding::Required => None,
+            Binding::Optional => self.config.replay.complete_since(),
         }
-        self.config.replay.complete_since()
     }
 
     fn kind_served<'a>(&self, claims: &'a Claims) -> Result<&'a HttpBinding, Refusal> {

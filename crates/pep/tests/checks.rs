@@ -207,14 +207,14 @@ async fn after_a_lost_store_only_what_is_bound_to_a_connection_since_then_is_acc
     assert!(w.ask(&pep).await.is_ok());
     assert_eq!(w.ask(&pep).await.unwrap_err().code(), "replayed");
 
-    // Bound to another connection, it may have been used there before the store was lost.
+    // Bound to another connection, it is no use here.
     let mut w = fresh_store(Binding::Required);
     let mut claims = w.claims();
     claims.ctx.cb = Some([9; 32]);
     w.stamp(&claims);
     assert_eq!(
         w.ask(&w.pep()).await.unwrap_err().code(),
-        "issued-before-boot"
+        "channel-binding-mismatch"
     );
 }
 

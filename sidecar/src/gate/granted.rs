@@ -126,6 +126,8 @@ impl Granted {
     ) -> Result<Released, denied::NotRecorded> {
         let gate = &self.gate;
         let current = gate.keys.current(self.evaluated.now)?;
+        gate.witnesses
+            .keep_certificate(&gate.log, current.signer.as_ref())?;
         let witness = gate.witnesses.store(&gate.log, &self.evaluated)?;
         let reservation = gate.log.reserve()?;
         let seq = reservation.seq();

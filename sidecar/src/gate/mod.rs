@@ -395,6 +395,8 @@ impl Gate {
     ) -> Result<String, denied::NotRecorded> {
         let now = self.now();
         let current = self.keys.current(now)?;
+        self.witnesses
+            .keep_certificate(&self.log, current.signer.as_ref())?;
         let witness = match evaluated {
             Some(evaluated) => Some(self.witnesses.store(&self.log, evaluated)?),
             None => None,

@@ -19,7 +19,7 @@ use super::opaque;
 use crate::config;
 use crate::dialer::SidecarDialer;
 use crate::gate::Gate;
-use crate::hello::{Encrypted, Hello, Rewound, Start, read_start};
+use crate::hello::{Encrypted, Hello, HelloError, Rewound, Start, read_start};
 use crate::listen::Captured;
 use crate::metrics::Metrics;
 use crate::upstream::Upstreams;
@@ -79,6 +79,8 @@ impl Outbound {
         match read_start(captured.stream, live.settings.header_timeout).await {
             Ok((Start::Clear, stream)) => self.serve_http(stream, side, &live).await,
             Ok((Start::Tls(hello), stream)) => self.handle_tls(hello, stream, side, &live).await,
+            // Nothing was asked: clients that race two addresses leave such connections behind.
+            Err(HelloError::Closed) => {}
             Err(reason) => {
                 let target = format!("tcp://{}", captured.to);
                 self.gate
