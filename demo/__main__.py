@@ -67,8 +67,8 @@ def main() -> int:
     parser.add_argument("--bin", type=pathlib.Path, required=True)
     parser.add_argument("--keep", action="store_true")
     arguments = parser.parse_args()
-    # The first process of a PID namespace gets only signals that it handles.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # The first process of a PID namespace gets only the signals that it handles.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     story = Story()
     try:
         net.world()

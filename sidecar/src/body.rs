@@ -378,10 +378,18 @@ mod tests {
         let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
         let mut trailers = HeaderMap::new();
         trailers.insert(SAE_RECEIPT, http::HeaderValue::from_static("r"));
-        let frames = [Frame::data(Bytes::from_static(b"abc")), Frame::trailers(trailers)];
-        let inner = Promised(StreamBody::new(stream::iter(frames.map(Ok::<_, BodyError>))), 3);
+        let frames = [
+            Frame::data(Bytes::from_static(b"abc")),
+            Frame::trailers(trailers),
+        ];
+        let inner = Promised(
+            StreamBody::new(stream::iter(frames.map(Ok::<_, BodyError>))),
+            3,
+        );
         let mut body = Watched::new(inner, move |seen, trailers| {
-            let receipt = trailers.and_then(|trailers| trailers.get(SAE_RECEIPT)).cloned();
+            let receipt = trailers
+                .and_then(|trailers| trailers.get(SAE_RECEIPT))
+                .cloned();
             tell.send((seen, receipt)).unwrap();
         });
         body.frame().await.unwrap().unwrap();
