@@ -6,6 +6,7 @@
 
 mod action;
 pub mod claims;
+mod custom;
 mod denied;
 mod granted;
 mod opaque;
@@ -29,6 +30,7 @@ use crate::metrics::{Metrics, Stage};
 use crate::parents::{Lineage, OpenRequests};
 use claims::{Actor, Asked, Circumstances, Stamp};
 
+pub use custom::{Custom, HandedOver};
 pub use denied::Denied;
 pub use granted::{Granted, Released, Sent};
 pub use opaque::Tunnel;
@@ -421,7 +423,10 @@ impl Gate {
         let jws = issue_denial(&claims, current.signer.as_ref())?;
         let entry = Entry::Denial(Box::new(writ_ledger::Decision {
             action: evaluated.map(|evaluated| evaluated.action.to_abi()),
-            budget: None,
+            // Counted, though it was given up before it left: nothing is given back.
+            budget: evaluated
+                .and_then(|evaluated| evaluated.hold.clone())
+                .map(Hold::into_use),
             jws: Some(jws.into_string()),
             mode: Mode::Enforce,
             names: self.names(current.svid.spiffe_id(), asked, &target, lineage),
