@@ -1,9 +1,11 @@
 """`make demo`: the main job, end to end, on one machine. See demo/run for how it is started."""
 import argparse
 import pathlib
+import shutil
 import signal
 import sys
 import time
+import traceback
 
 from . import config, keeping, net, paths
 from .cast import Cast
@@ -48,18 +50,27 @@ def keep(cast: Cast) -> None:
         time.sleep(3600)
 
 
-def blame(problem: BaseException) -> None:
+def blame(problem: BaseException | None) -> None:
     """Says what went wrong, and where to look."""
-    print(f"\ndemo: {problem}", file=sys.stderr)
-    for log in sorted(paths.LOGS.glob("*.log")) if paths.LOGS.exists() else []:
+    if problem is not None:
+        print(f"\ndemo: {problem}", file=sys.stderr)
+        if not isinstance(problem, net.Failed):
+            traceback.print_exception(problem)
+    if not paths.LOGS.exists():
+        return
+    for log in sorted(paths.LOGS.glob("*.log")):
         lines = log.read_text(errors="replace").splitlines()
-        notable = [line for line in lines if "ERROR" in line or "WARN" in line or "panicked" in line][-3:]
-        if notable or (lines and not isinstance(problem, net.Failed)):
-            print(f"  {log.name}:", file=sys.stderr)
-            for line in notable or lines[-3:]:
-                print("    " + line[:300], file=sys.stderr)
-    print("  `make demo KEEP=1` keeps the logs, under /run/writ/logs in the demo's namespaces",
-          file=sys.stderr)
+        notable = [line for line in lines if '"ERROR"' in line or '"WARN"' in line or "panicked" in line]
+        for line in (notable or lines)[-3:]:
+            print(f"  {log.name}: {line[:240]}", file=sys.stderr)
+    # What lies under /run is gone with this process.
+    kept = paths.REPO / "demo" / ".state" / "logs"
+    try:
+        shutil.rmtree(kept, ignore_errors=True)
+        shutil.copytree(paths.LOGS, kept)
+        print("  all of it: demo/.state/logs", file=sys.stderr)
+    except OSError as error:
+        print(f"  the logs could not be kept: {error}", file=sys.stderr)
 
 
 def main() -> int:
@@ -75,6 +86,8 @@ def main() -> int:
         paths.expose(arguments.bin)
         cast = play(story)
         good = story.table()
+        if not good:
+            blame(None)
         if arguments.keep:
             keep(cast)
         return 0 if good else 1

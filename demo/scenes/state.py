@@ -70,7 +70,7 @@ def revocation(cast: Cast, story: Story) -> None:
                 "2 blocks or fewer" if blocks <= 2 else f"{blocks} blocks")
     report = attacks.attack(cast, story)
     story.judge("a right envelope, at the PEP", "403 agent-revoked", attacks.told(report, "fresh envelope"))
-    story.judge("requests let through", "0", str(len(arrivals(cast.web_log)) - before))
+    story.judge("requests of the thief, revoked", "0", str(len(arrivals(cast.web_log)) - before))
 
 
 def follow(cast: Cast) -> None:
