@@ -257,9 +257,20 @@ fn a_proof_of_a_record_holds_under_the_signed_root() {
     log.close();
 }
 
+/// What the forger has of the agent's SVID.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Svid {
+    /// Nothing: the old signature stays.
+    Absent,
+    /// Nothing: the signature is left out.
+    LeftOut,
+    /// Its key.
+    Held,
+}
+
 /// Changes record 2 and makes everything fit again, as root on the machine can, with a checkpoint
-/// key of its own; `resign` also signs the start anew with the agent's SVID.
-fn forge(folder: &Path, resign: bool) {
+/// key of its own.
+fn forge(folder: &Path, svid: Svid) {
     let db = Database::open(folder.join("log.redb")).unwrap();
     let own = CheckpointKey::from_seed(&Zeroizing::new([66; 32]));
     let rows: Vec<(u64, Vec<u8>)> = {
@@ -280,8 +291,12 @@ fn forge(folder: &Path, resign: bool) {
             if let Entry::Start(start) = &mut record.entry {
                 start.key = own.verifier_key(&record.log);
                 let statement = writ_ledger::start_statement(&record.log, seq, &prev, &start.key);
-                if resign && let Some(signature) = &mut start.signature {
-                    signature.value = signer().sign(&statement).unwrap().to_vec();
+                match (svid, &mut start.signature) {
+                    (Svid::Held, Some(signature)) => {
+                        signature.value = signer().sign(&statement).unwrap().to_vec();
+                    }
+                    (Svid::LeftOut, signature) => *signature = None,
+                    _ => {}
                 }
             }
             if let (2, Entry::Allow(decision)) = (seq, &mut record.entry) {
@@ -303,13 +318,24 @@ fn forge(folder: &Path, resign: bool) {
 
 #[test]
 fn a_decision_edited_without_the_svids_key_is_found_by_the_bundle() {
-    let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path();
-    let bundle = bundle(folder);
-    fill(folder).close();
-    forge(folder, false);
-    let found = fails(folder, &["verify", "--bundle", &bundle]);
-    assert!(found.contains("record 0: its signature"), "{found}");
+    for (svid, problem) in [
+        (
+            Svid::Absent,
+            "record 0: its signature: it is not the SVID's",
+        ),
+        (
+            Svid::LeftOut,
+            "record 0: its signature: no SVID vouches for its key",
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let bundle = bundle(folder);
+        fill(folder).close();
+        forge(folder, svid);
+        let found = fails(folder, &["verify", "--bundle", &bundle]);
+        assert!(found.contains(problem), "{found}");
+    }
 }
 
 #[test]
@@ -329,7 +355,7 @@ fn a_decision_edited_with_every_key_of_the_machine_is_found_by_what_is_kept_else
     );
     assert!(covered.contains("nothing after record 4"), "{covered}");
 
-    forge(folder, true);
+    forge(folder, Svid::Held);
     let alone = ok(folder, &["verify", "--bundle", &bundle]);
     assert!(
         alone.contains("could have rewritten or cut them"),

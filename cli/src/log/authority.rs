@@ -8,7 +8,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use sha2::{Digest, Sha256};
 use writ_identity::TrustBundles;
-use writ_ledger::{Authority, Signed, StartSignature, WitnessId};
+use writ_ledger::{Authority, Signed, StartSignature, Whose, WitnessId};
 use writ_sae::{
     Algorithm, DefaultVerifier, Denial, Envelope, Expectations, SignatureCheck, SignatureVerifier,
     Unverified, VerifiedSvid, VerifyKey,
@@ -61,6 +61,14 @@ impl Certificates {
         }
     }
 
+    /// With a bundle, what should be signed must be: else leaving a signature out would do.
+    fn missing(&self, what: &str) -> Result<Signed, String> {
+        match self.bundles {
+            Some(_) => Err(what.to_owned()),
+            None => Ok(Signed::Unchecked(what.to_owned())),
+        }
+    }
+
     fn signed(&self, spiffe_id: &str) -> Signed {
         match self.bundles {
             Some(_) => Signed::Trusted(spiffe_id.to_owned()),
@@ -70,7 +78,15 @@ impl Certificates {
 }
 
 impl Authority for Certificates {
-    fn start(&self, statement: &[u8], by: &StartSignature, time: u64) -> Result<Signed, String> {
+    fn start(
+        &self,
+        statement: &[u8],
+        by: Option<&StartSignature>,
+        time: u64,
+    ) -> Result<Signed, String> {
+        let Some(by) = by else {
+            return self.missing("no SVID vouches for its key");
+        };
         let svid = self.svid(&by.chain, time)?;
         let key = VerifyKey::from_svid(&svid).map_err(|e| e.to_string())?;
         let value: [u8; 64] = by.value.as_slice().try_into().map_err(|_| "wrong length")?;
@@ -92,6 +108,7 @@ impl Authority for Certificates {
     fn token(
         &self,
         jws: &str,
+        whose: Whose,
         time: u64,
         certificate: &dyn Fn(&WitnessId) -> Option<Vec<u8>>,
     ) -> Result<Signed, String> {
@@ -101,9 +118,11 @@ impl Authority for Certificates {
         // A certificate that came by rotation stands among the witnesses, under its `kid`.
         let chain = known.or_else(|| certificate(&WitnessId(kid)).map(|leaf| vec![leaf]));
         let Some(chain) = chain else {
-            return Ok(Signed::Unchecked(
-                "the log does not hold its certificate".to_owned(),
-            ));
+            let why = "the log does not hold its certificate";
+            return match whose {
+                Whose::Own => self.missing(why),
+                Whose::Caller => Ok(Signed::Unchecked(why.to_owned())),
+            };
         };
         let svid = self.svid(&chain, time)?;
         let key = VerifyKey::from_svid(&svid).map_err(|e| e.to_string())?;

@@ -350,6 +350,9 @@ fn ended(page: &mut Page, outcome: Option<&Record>) {
                 UnknownCause::NotReleased => {
                     format!("never released (record {})", record.seq)
                 }
+                UnknownCause::HandedOver => {
+                    format!("unknown: the agent carried it out itself (record {})", record.seq)
+                }
             },
         ),
         _ => page.row("outcome", "none yet"),

@@ -135,8 +135,11 @@ fn write_report(out: &mut String, report: &Report, access: Access) -> std::fmt::
     )?;
     writeln!(
         out,
-        "  tokens: {} lead to a trust bundle, {} fit a certificate in the log, {} not checked",
-        report.tokens_trusted, report.tokens_consistent, report.tokens_unchecked
+        "  tokens: {} lead to a trust bundle, {} fit a certificate in the log, {} not checked, {} absent",
+        report.tokens_trusted,
+        report.tokens_consistent,
+        report.tokens_unchecked,
+        report.tokens_absent
     )?;
     writeln!(
         out,

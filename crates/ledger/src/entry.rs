@@ -292,6 +292,8 @@ pub enum UnknownCause {
     Restart,
     /// The record was found on disk after a write that had failed; the action was not released.
     NotReleased,
+    /// The agent carries the action out itself, with the envelope that it was given.
+    HandedOver,
 }
 
 /// A place that was reserved and not used.

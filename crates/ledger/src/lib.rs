@@ -20,7 +20,6 @@ mod id;
 mod record;
 mod replay;
 mod sequence;
-
 #[cfg(feature = "store")]
 pub mod store;
 pub mod tree;
@@ -38,10 +37,9 @@ pub use id::{DecisionId, LogId, WitnessId};
 pub use record::{MAX_RECORD_BYTES, Record, VERSION, record_hash};
 pub use replay::{Fault, Replay, Step};
 pub use sequence::Sequencer;
-
 #[cfg(feature = "store")]
 pub use store::{Log, LogOptions, LogReader, Receipt, Reservation, SystemClock, WallClock};
-pub use verify::{Authority, Finding, Kept, Report, Signed, StartSeen, Verifier};
+pub use verify::{Authority, Finding, Kept, Report, Signed, StartSeen, Verifier, Whose};
 
 /// A SHA-256 digest.
 pub type Hash = [u8; 32];

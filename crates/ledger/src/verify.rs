@@ -22,11 +22,17 @@ pub const MAX_FINDINGS: usize = 100;
 
 /// Who says whether a signature in the log is good.
 pub trait Authority {
-    /// Checks the SVID's signature over [`start_statement`], made at `time` (unix seconds).
+    /// Checks the SVID's signature over [`start_statement`], made at `time` (unix seconds). A
+    /// start without one is for the authority to accept or not.
     ///
     /// # Errors
     /// What is wrong with it.
-    fn start(&self, statement: &[u8], by: &StartSignature, time: u64) -> Result<Signed, String>;
+    fn start(
+        &self,
+        statement: &[u8],
+        by: Option<&StartSignature>,
+        time: u64,
+    ) -> Result<Signed, String>;
 
     /// Checks an envelope or denial, made at `time`. `certificate` finds a stored certificate by
     /// its SHA-256.
@@ -36,6 +42,7 @@ pub trait Authority {
     fn token(
         &self,
         jws: &str,
+        whose: Whose,
         time: u64,
         certificate: &dyn Fn(&WitnessId) -> Option<Vec<u8>>,
     ) -> Result<Signed, String>;
@@ -51,6 +58,15 @@ pub enum Signed {
     Consistent(String),
     /// Not at all: why.
     Unchecked(String),
+}
+
+/// Whose token a record holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// The sidecar's that wrote the log: its certificate stands in it.
+    Own,
+    /// A caller's that was admitted: its certificate may not be kept.
+    Caller,
 }
 
 /// What somebody else keeps of this log.
@@ -123,6 +139,8 @@ pub struct Report {
     pub tokens_consistent: u64,
     /// Tokens whose signature was not checked.
     pub tokens_unchecked: u64,
+    /// Decisions without a token.
+    pub tokens_absent: u64,
     /// Checkpoints in the log that fit it.
     pub checkpoints: u64,
     /// Checkpoints and hashes kept elsewhere that fit it.
@@ -194,6 +212,7 @@ impl<'a> Verifier<'a> {
                 tokens_trusted: 0,
                 tokens_consistent: 0,
                 tokens_unchecked: 0,
+                tokens_absent: 0,
                 checkpoints: 0,
                 kept: 0,
                 covered: 0,
@@ -306,10 +325,11 @@ impl<'a> Verifier<'a> {
         *self.report.kinds.entry(record.entry.kind()).or_default() += 1;
         if let Entry::Start(start) = &record.entry {
             let statement = start_statement(&record.log, record.seq, prev, &start.key);
-            let signed = match (&start.signature, self.authority) {
-                (None, _) => Ok(Signed::Unchecked("no SVID vouches for the key".to_owned())),
-                (Some(_), None) => Ok(Signed::Unchecked("no certificates were given".to_owned())),
-                (Some(by), Some(authority)) => authority.start(&statement, by, record.time / 1000),
+            let signed = match self.authority {
+                None => Ok(Signed::Unchecked("nobody to ask".to_owned())),
+                Some(authority) => {
+                    authority.start(&statement, start.signature.as_ref(), record.time / 1000)
+                }
             };
             self.keys.push(start.key.clone());
             match signed {
@@ -325,8 +345,17 @@ impl<'a> Verifier<'a> {
         if let Entry::Allow(decision) | Entry::Denial(decision) = &record.entry {
             self.token_agrees(record, decision);
         }
-        if let Some(jws) = record.entry.jws() {
-            self.token(record, jws);
+        match &record.entry {
+            Entry::Allow(decision) | Entry::Denial(decision) => match &decision.jws {
+                Some(jws) => self.token(record, jws, Whose::Own),
+                None => self.report.tokens_absent += 1,
+            },
+            // What was refused need not be a token at all.
+            Entry::Verdict(verdict) if verdict.admitted => match &verdict.sae {
+                Some(sae) => self.token(record, sae, Whose::Caller),
+                None => self.report.tokens_absent += 1,
+            },
+            _ => {}
         }
         if let Some(id) = record.entry.witness()
             && !self.seen.contains(&id)
@@ -376,12 +405,12 @@ impl<'a> Verifier<'a> {
         }
     }
 
-    fn token(&mut self, record: &Record, jws: &str) {
+    fn token(&mut self, record: &Record, jws: &str, whose: Whose) {
         let Some(authority) = self.authority else {
             self.report.tokens_unchecked += 1;
             return;
         };
-        match authority.token(jws, record.time / 1000, self.witness) {
+        match authority.token(jws, whose, record.time / 1000, self.witness) {
             Ok(Signed::Trusted(_)) => self.report.tokens_trusted += 1,
             Ok(Signed::Consistent(_)) => self.report.tokens_consistent += 1,
             Ok(Signed::Unchecked(_)) => self.report.tokens_unchecked += 1,

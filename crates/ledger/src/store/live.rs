@@ -191,7 +191,11 @@ fn accept(listener: &UnixListener, shared: &Weak<Shared>, stop: &AtomicBool) {
         if stop.load(Ordering::Acquire) {
             return;
         }
-        let Ok(stream) = stream else { continue };
+        let Ok(stream) = stream else {
+            // Out of file descriptors, most likely: wait until some are free.
+            std::thread::park_timeout(Duration::from_millis(100));
+            continue;
+        };
         if readers.fetch_add(1, Ordering::AcqRel) >= MAX_READERS {
             readers.fetch_sub(1, Ordering::AcqRel);
             continue;

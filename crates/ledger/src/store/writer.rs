@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -158,10 +158,15 @@ impl Writer {
     }
 
     /// How long nothing needs to be done.
-    fn patience(&self) -> std::time::Duration {
-        let left =
-            |since: Instant, every| std::time::Duration::saturating_sub(every, since.elapsed());
-        let mut patience = left(self.wrote_at, self.options.heartbeat_every);
+    fn patience(&self) -> Duration {
+        let left = |since: Instant, every: Duration| every.saturating_sub(since.elapsed());
+        let mut patience = self.options.heartbeat_every;
+        if self.failed_at.is_none() && self.order.is_empty() {
+            patience = left(self.wrote_at, self.options.heartbeat_every);
+        }
+        if self.failed_at.is_none() && self.order.is_ready() {
+            patience = Duration::ZERO;
+        }
         if self.signed < self.tail.next {
             patience = patience.min(left(self.signed_at, self.options.checkpoint_every));
         }
@@ -170,9 +175,6 @@ impl Writer {
         }
         if let Some(since) = self.failed_at {
             patience = patience.min(left(since, self.options.retry_every));
-        }
-        if self.failed_at.is_none() && self.order.is_ready() {
-            patience = std::time::Duration::ZERO;
         }
         patience
     }

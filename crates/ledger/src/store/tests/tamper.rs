@@ -208,14 +208,20 @@ async fn a_log_rewritten_to_fit_itself_does_not_fit_what_is_kept_elsewhere() {
 async fn a_rewritten_log_with_a_key_of_its_own_is_not_vouched_for() {
     struct Svid;
     impl crate::Authority for Svid {
-        fn start(&self, said: &[u8], by: &StartSignature, _: u64) -> Result<crate::Signed, String> {
-            let good = by.value == WitnessId::of(said).0;
+        fn start(
+            &self,
+            said: &[u8],
+            by: Option<&StartSignature>,
+            _: u64,
+        ) -> Result<crate::Signed, String> {
+            let good = by.is_some_and(|by| by.value == WitnessId::of(said).0);
             good.then(|| crate::Signed::Trusted("spiffe://example.org/agent".into()))
                 .ok_or_else(|| "the SVID did not sign it".into())
         }
         fn token(
             &self,
             _: &str,
+            _: crate::Whose,
             _: u64,
             _: &dyn Fn(&WitnessId) -> Option<Vec<u8>>,
         ) -> Result<crate::Signed, String> {
@@ -307,5 +313,53 @@ async fn a_token_that_names_another_place_is_found() {
     assert_eq!(
         findings[0].to_string(),
         "record 1: its token names another place"
+    );
+}
+
+#[tokio::test]
+async fn a_refused_envelope_need_not_be_one() {
+    struct Nobody;
+    impl crate::Authority for Nobody {
+        fn start(
+            &self,
+            _: &[u8],
+            _: Option<&StartSignature>,
+            _: u64,
+        ) -> Result<crate::Signed, String> {
+            Ok(crate::Signed::Unchecked("not asked".into()))
+        }
+        fn token(
+            &self,
+            _: &str,
+            whose: crate::Whose,
+            _: u64,
+            _: &dyn Fn(&WitnessId) -> Option<Vec<u8>>,
+        ) -> Result<crate::Signed, String> {
+            Err(format!("{whose:?}"))
+        }
+    }
+    let place = place();
+    let log = open(&place.path);
+    for admitted in [false, true] {
+        let verdict = crate::Verdict {
+            admitted,
+            capability: None,
+            peer: None,
+            reason: "signature-invalid".into(),
+            receipt: None,
+            sae: Some("a.b.c".into()),
+            target: "https://bank.example/".into(),
+            witness: None,
+        };
+        add(&log, Entry::Verdict(Box::new(verdict))).await;
+    }
+    let report = log
+        .reader()
+        .verify(Some(&Nobody), Kept::default(), |_, _| {})
+        .unwrap();
+    assert_eq!(report.found, 1, "{:?}", report.findings);
+    assert_eq!(
+        report.findings[0].to_string(),
+        "record 2: its token: Caller"
     );
 }
