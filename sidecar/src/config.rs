@@ -260,6 +260,11 @@ pub struct InboundPort {
     /// Requests larger than this many bytes are refused unless their rule allowed `unbound`.
     #[serde(default = "default_body_limit")]
     pub body_limit: usize,
+    /// How long a caller may take to send a body that is bound, and how long it may pause in one
+    /// that is not.
+    #[serde(default = "seconds::<30>", with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub body_timeout: Duration,
 }
 
 /// What the application speaks.
@@ -443,6 +448,12 @@ impl Config {
                     inbound.port
                 ));
             }
+            if inbound.body_timeout.is_zero() {
+                return refuse(format!(
+                    "inbound port {}: bodyTimeout is zero; no body could arrive",
+                    inbound.port
+                ));
+            }
             if inbound.authorities.is_empty() {
                 return refuse(format!(
                     "inbound port {}: authorities is empty; name the host:port that callers use",
@@ -564,6 +575,11 @@ record: {directory: /var/lib/writ}
                 "record:",
                 "inbound: [{port: 80, app: '127.0.0.1:80', authorities: []}]\nrecord:",
                 "authorities",
+            ),
+            (
+                "record:",
+                "inbound: [{port: 80, app: '127.0.0.1:80', authorities: ['a:80'], bodyTimeout: 0s}]\nrecord:",
+                "bodyTimeout",
             ),
             (
                 "record:",

@@ -506,3 +506,6 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

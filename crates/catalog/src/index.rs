@@ -23,6 +23,8 @@ struct Routes {
     http: HashMap<String, PathRoutes<Vec<HttpRoute>>>,
     mcp: HashMap<String, McpRoutes>,
     opaque: Option<usize>,
+    /// By capability.
+    custom: HashMap<String, usize>,
 }
 
 /// One HTTP entry behind a path.
@@ -86,6 +88,7 @@ impl Index {
                 }
                 Protocol::Mcp => index.add_mcp(entries, at, destination)?,
                 Protocol::Opaque => index.add_opaque(entries, at, destination)?,
+                Protocol::Custom => index.add_custom(entries, at, destination)?,
                 Protocol::Grpc | Protocol::A2a | Protocol::Ws => {}
             }
         }
@@ -188,6 +191,20 @@ impl Index {
         duplicate(entries, previous, at, "opaque entry of one destination")
     }
 
+    fn add_custom(
+        &mut self,
+        entries: &[EntrySpec],
+        at: usize,
+        destination: usize,
+    ) -> Result<(), CatalogError> {
+        let (Some(entry), Some(routes)) = (entries.get(at), self.routes.get_mut(destination))
+        else {
+            return Ok(());
+        };
+        let previous = routes.custom.insert(entry.capability.clone(), at);
+        duplicate(entries, previous, at, "custom capability of one destination")
+    }
+
     pub(crate) fn destination(&self, host: &str, port: u16) -> Option<usize> {
         if let Some(at) = self.exact.get(&(host.to_owned(), port)) {
             return Some(*at);
@@ -244,6 +261,14 @@ impl Index {
 
     pub(crate) fn opaque(&self, destination: usize) -> Option<usize> {
         self.routes.get(destination)?.opaque
+    }
+
+    pub(crate) fn custom(&self, destination: usize, capability: &str) -> Option<usize> {
+        self.routes
+            .get(destination)?
+            .custom
+            .get(capability)
+            .copied()
     }
 }
 

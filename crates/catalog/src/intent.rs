@@ -14,6 +14,8 @@ pub enum Kind {
     Mcp,
     /// A connection that passes unread.
     Opaque,
+    /// An action that the agent describes and carries out itself.
+    Custom,
 }
 
 impl Kind {
@@ -24,6 +26,7 @@ impl Kind {
             Self::Http => "http",
             Self::Mcp => "mcp",
             Self::Opaque => "opaque",
+            Self::Custom => "custom",
         }
     }
 }

@@ -10,6 +10,7 @@
 mod amount;
 mod body;
 mod classify;
+mod classify_custom;
 mod classify_mcp;
 mod destination;
 pub mod detect;

@@ -255,6 +255,18 @@ fn check_entry(entry: &EntrySpec) -> Result<(), CatalogError> {
             }
             Ok(())
         }
+        Protocol::Custom => {
+            let described = entry.method.is_some()
+                || entry.path.is_some()
+                || entry.query.is_some()
+                || entry.tool.is_some();
+            if described || matches!(entry.resource, Some(ResourceSpec::Variable(_))) {
+                return contradiction(
+                    "a custom action is named by its capability: remove method, path, query, tool and resource.variable; use pointers into its params",
+                );
+            }
+            Ok(())
+        }
         Protocol::Grpc => unsupported(entry, "grpc"),
         Protocol::A2a => unsupported(entry, "a2a"),
         Protocol::Ws => unsupported(entry, "ws"),
@@ -365,6 +377,10 @@ fn check_reachable(document: &Document, entries: &[EntrySpec]) -> Result<(), Cat
         else {
             continue;
         };
+        // The agent carries a custom action out itself, over whatever way the target has.
+        if entry.protocol == Protocol::Custom {
+            continue;
+        }
         let opaque = destination.agent_tls == AgentTls::Opaque;
         let problem = if destination.agent_tls == AgentTls::Refuse {
             "its destination has agent_tls: refuse, so nothing reaches it; write originate, intercept or opaque there"

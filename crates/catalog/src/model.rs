@@ -152,6 +152,9 @@ pub enum Protocol {
     Mcp,
     /// A connection that passes unread.
     Opaque,
+    /// An action that the agent describes over the sidecar's local API; no captured request carries
+    /// it.
+    Custom,
     /// Reserved: gRPC.
     Grpc,
     /// Reserved: A2A.
@@ -224,7 +227,7 @@ pub struct EntrySpec {
     /// Where the amount stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub amount: Option<AmountSpec>,
-    /// What the JSON body (`mcp`: the arguments) must contain; anything else is denied.
+    /// What the JSON body (`mcp`: the arguments, `custom`: the params) must contain; anything else is denied.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub require: Vec<RequireSpec>,
     /// JSON pointers of scalars that the envelope shows to the target and to auditors.
@@ -260,7 +263,7 @@ pub enum ResourceSpec {
     Constant(String),
 }
 
-/// An exact decimal in the JSON body (`mcp`: in the arguments).
+/// An exact decimal in the JSON body (`mcp`: in the arguments, `custom`: in the params).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AmountSpec {

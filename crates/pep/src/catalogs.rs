@@ -91,6 +91,7 @@ fn kind(intent: &Intent) -> Kind {
         writ_catalog::Kind::Http => Kind::Http,
         writ_catalog::Kind::Mcp => Kind::Mcp,
         writ_catalog::Kind::Opaque => Kind::Opaque,
+        writ_catalog::Kind::Custom => Kind::Custom,
     }
 }
 

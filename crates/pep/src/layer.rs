@@ -1,6 +1,7 @@
 //! The PEP in front of a `tower` service.
 
 use std::sync::Arc;
+use std::time::Duration;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use writ_sae::{BodyDigest, Envelope, Unverified, fields, sae_hash};
 
 use crate::answer::Answer;
 use crate::check::{Body, Inbound};
+use crate::paced::Paced;
 use crate::receipt_body::{End, Finisher, ReceiptBody};
 use crate::receipts::{Draft, ReceiptBook, ReceiptSource};
 use crate::record::{Recorder, Refused};
@@ -76,6 +78,9 @@ pub struct LayerConfig {
     pub limits: Limits,
     /// Most bytes of body that are read to compare a digest: 1 MiB.
     pub max_body: usize,
+    /// How long a body that is compared may take to arrive, and how long a body that is not may
+    /// pause: 30 s.
+    pub body_timeout: Duration,
 }
 
 /// Lets only admitted requests through to the inner service.
@@ -201,9 +206,9 @@ impl LayerConfig {
 
         let head = canonical_head(parts, connection.scheme, &self.limits)?;
         let (seen, forward) = if unbound {
-            (Body::Stream, boxed(body))
+            (Body::Stream, boxed(Paced::new(body, self.body_timeout)))
         } else {
-            let bytes = read.insert(read_body(body, self.max_body).await?);
+            let bytes = read.insert(read_body(body, self.max_body, self.body_timeout).await?);
             let forward = boxed(Full::new(bytes.clone()));
             (Body::Whole(bytes), forward)
         };
@@ -300,12 +305,16 @@ fn canonical_head(
     canonicalize(raw, limits).map_err(|e| Refusal::RequestNotCanonical(e.to_string()))
 }
 
-async fn read_body<B>(body: B, limit: usize) -> Result<Bytes, Refusal>
+async fn read_body<B>(body: B, limit: usize, within: Duration) -> Result<Bytes, Refusal>
 where
     B: http_body::Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    match Limited::new(body, limit).collect().await {
+    let reading = Limited::new(body, limit).collect();
+    let Ok(read) = tokio::time::timeout(within, reading).await else {
+        return Err(Refusal::BodyLate);
+    };
+    match read {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(Refusal::BodyTooLarge),
         Err(_) => Err(Refusal::BodyBroken),

@@ -16,6 +16,7 @@ mod catalogs;
 mod check;
 mod config;
 mod layer;
+mod paced;
 mod receipt_body;
 mod receipts;
 mod record;

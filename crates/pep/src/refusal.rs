@@ -43,6 +43,8 @@ pub enum Refusal {
     BodyTooLarge,
     /// The body broke off.
     BodyBroken,
+    /// The body took too long to arrive.
+    BodyLate,
     /// No chain is configured for the issuer's trust domain.
     TrustDomainUnknown,
     /// `pol.chain_id` is not the chain configured for the trust domain.
@@ -167,6 +169,7 @@ impl Refusal {
             Self::BodyMismatch => "body-mismatch",
             Self::BodyTooLarge => "body-too-large",
             Self::BodyBroken => "body-broken",
+            Self::BodyLate => "body-late",
             Self::TrustDomainUnknown => "trust-domain-unknown",
             Self::ChainMismatch => "chain-mismatch",
             Self::EvmProfileUnknown => "evm-profile-unknown",
@@ -209,6 +212,7 @@ impl Refusal {
                 StatusCode::BAD_REQUEST
             }
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyLate => StatusCode::REQUEST_TIMEOUT,
             Self::PolicyChanged(_) => StatusCode::CONFLICT,
             Self::StateStale
             | Self::StateUnavailable(_)
@@ -308,6 +312,7 @@ impl fmt::Display for Refusal {
             Self::BodyMismatch => "the request's body is not the one that was decided",
             Self::BodyTooLarge => "the body is longer than this target binds",
             Self::BodyBroken => "the body broke off",
+            Self::BodyLate => "the body did not arrive in time",
             Self::TrustDomainUnknown => "no chain is configured here for the caller's trust domain",
             Self::ChainMismatch => {
                 "pol.chain_id is not the chain configured here for the caller's trust domain"

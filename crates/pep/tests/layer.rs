@@ -10,6 +10,7 @@ mod common;
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use common::*;
@@ -165,6 +166,7 @@ impl Stage {
             decision_ids: Arc::new(|| "decision-1".to_owned()),
             limits: Limits::default(),
             max_body: self.max_body,
+            body_timeout: Duration::from_secs(30),
         })
     }
 
@@ -353,6 +355,45 @@ async fn a_body_over_the_limit_or_cut_off_is_refused() {
     let broken = StreamBody::new(futures::stream::iter([reset]));
     let response = stage.send_to(broken, Bytes::new()).await;
     assert_eq!(problem(response).await["code"], "body-broken");
+}
+
+/// A body that sends one frame and then nothing more.
+fn stalled() -> impl http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static {
+    let frame = Ok::<_, Infallible>(http_body::Frame::data(Bytes::from_static(b"{")));
+    let frames = futures::stream::iter([frame]);
+    StreamBody::new(futures::StreamExt::chain(
+        frames,
+        futures::stream::pending(),
+    ))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_stalls_in_the_middle_of_a_bound_body_is_refused() {
+    let stage = Stage::new();
+    let response = stage.send_to(stalled(), Bytes::new()).await;
+    assert_eq!(response.status(), StatusCode::REQUEST_TIMEOUT);
+    assert_eq!(problem(response).await["code"], "body-late");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unbound_body_that_pauses_for_too_long_breaks_off_at_the_target() {
+    let mut stage = Stage::new();
+    let mut claims = stage.world.claims();
+    claims.act.http.as_mut().unwrap().content_digest = BodyDigest::Unbound;
+    stage.world.stamp(&claims);
+    let journal = stage.journal.clone();
+    let target = tower::service_fn(move |request: Request<PepBody>| {
+        let journal = journal.clone();
+        async move {
+            let error = request.into_body().collect().await.unwrap_err();
+            journal.note(format!("target: {error}"));
+            Ok::<_, Infallible>(Response::new(Full::new(Bytes::new())))
+        }
+    });
+    let service = stage.layer().layer(target);
+    service.oneshot(stage.request(stalled())).await.unwrap();
+    let paused = "target: the body paused for longer than 30s".to_owned();
+    assert!(stage.journal.events().contains(&paused));
 }
 
 #[tokio::test]

@@ -254,5 +254,9 @@ pub const fn kind(kind: writ_catalog::Kind) -> Kind {
         writ_catalog::Kind::Http => Kind::Http,
         writ_catalog::Kind::Mcp => Kind::Mcp,
         writ_catalog::Kind::Opaque => Kind::Opaque,
+        writ_catalog::Kind::Custom => Kind::Custom,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use writ_ledger::{Enforced, Entry, Mode, Outcome, OutcomeResult};
+use writ_ledger::{Enforced, Entry, Mode, Outcome, OutcomeResult, Unknown, UnknownCause};
 use writ_sae::{Compact, ReceiptClaims, SaeCertificate, Unverified, VerifyKey, issue_envelope};
 
 use super::claims::{self, Asked, Stamp};
@@ -30,6 +30,8 @@ pub struct Released {
     pub decision_id: String,
     /// The envelope, where the destination takes one.
     pub envelope: Option<Compact>,
+    /// SAE hash of the envelope that was recorded, whether or not the destination takes it.
+    pub sae_hash: [u8; 32],
     /// `SAE-Certificate`, where there is an envelope.
     pub certificate: Option<String>,
     closed: bool,
@@ -180,6 +182,7 @@ impl Granted {
             gate: Arc::clone(gate),
             seq,
             decision_id,
+            sae_hash: envelope.hash(),
             certificate: stamped.then_some(certificate),
             envelope: stamped.then_some(envelope),
             closed: false,
@@ -195,8 +198,28 @@ impl Released {
         self.append(sent, peer);
     }
 
-    fn append(&self, sent: Sent, peer: Option<&VerifyKey>) {
+    /// Records that the agent carries the action out itself: how it ends stays unknown.
+    pub fn hand_over(mut self) {
+        self.closed = true;
+        let of = self.seq;
+        let unknown = Unknown {
+            cause: UnknownCause::HandedOver,
+            of,
+        };
+        self.record(Entry::Unknown(unknown));
+    }
+
+    fn record(&self, entry: Entry) {
         let gate = Arc::clone(&self.gate);
+        let decision = self.decision_id.clone();
+        tokio::spawn(async move {
+            if let Err(error) = gate.log.record(entry).await {
+                tracing::error!(%error, decision, "outcome not recorded");
+            }
+        });
+    }
+
+    fn append(&self, sent: Sent, peer: Option<&VerifyKey>) {
         let enforced = match (&sent.receipt, peer, &self.envelope) {
             (Some(receipt), Some(peer), Some(envelope)) => held_by(receipt, peer, &envelope.hash()),
             _ => Enforced::Redirect,
@@ -210,13 +233,7 @@ impl Released {
             result: sent.result,
             status: sent.status,
         };
-        let decision = self.decision_id.clone();
-        tokio::spawn(async move {
-            let recorded = gate.log.record(Entry::Outcome(Box::new(outcome)));
-            if let Err(error) = recorded.await {
-                tracing::error!(%error, decision, "outcome not recorded");
-            }
-        });
+        self.record(Entry::Outcome(Box::new(outcome)));
     }
 }
 

@@ -237,3 +237,39 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
         headers.remove(name);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named_by(host: Option<&str>) -> bool {
+        let authorities = vec!["payments.example:8443".into(), "10.0.0.7:8443".into()];
+        let address = SocketAddr::from(([127, 0, 0, 1], 8080));
+        let app = App::new(address, authorities, OpenRequests::default(), 1);
+        let host = host.map(|host| HeaderValue::from_str(host).unwrap());
+        app.named_by(&host.into_iter().map(|host| (HOST, host)).collect())
+    }
+
+    #[test]
+    fn a_port_answers_to_its_own_authorities_in_any_spelling() {
+        assert!(named_by(Some("payments.example:8443")));
+        assert!(named_by(Some("PAYMENTS.example:8443")));
+        assert!(named_by(Some("10.0.0.7:8443")));
+    }
+
+    #[test]
+    fn a_port_does_not_answer_to_another_authority() {
+        for host in [
+            "payments.example",
+            "payments.example:443",
+            "other.example:8443",
+            "x.payments.example:8443",
+            "10.0.0.8:8443",
+            "user@payments.example:8443",
+            "",
+        ] {
+            assert!(!named_by(Some(host)), "{host}");
+        }
+        assert!(!named_by(None));
+    }
+}

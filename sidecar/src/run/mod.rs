@@ -10,9 +10,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::api::{self, LocalActions};
 use crate::config::Config;
 use crate::listen::{self, Direction};
 
@@ -77,6 +79,7 @@ pub async fn run(args: &Args) -> Result<(), RunError> {
             move |captured| Arc::clone(&inbound).handle(captured),
         ));
     }
+    serve_api(&config, &parts, &stop, &tasks)?;
     let background = tasks::spawn(&args.config, &config, Arc::clone(&parts)).await?;
     let ready = async {
         parts.warm().await;
@@ -99,6 +102,35 @@ pub async fn run(args: &Args) -> Result<(), RunError> {
     parts.gate.flush_counts().await;
     parts.close().await;
     drop(admin);
+    Ok(())
+}
+
+/// Serves the local API on loopback, both families under one limit.
+fn serve_api(
+    config: &Config,
+    parts: &Parts,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) -> Result<(), RunError> {
+    let port = config.listen.api;
+    let actions = Arc::new(LocalActions {
+        gate: Arc::clone(&parts.gate),
+        live: Arc::clone(&parts.outbound.live),
+    });
+    let limits = api::Limits::default();
+    let permits = Arc::new(Semaphore::new(limits.connections));
+    for listener in listen::bind(Direction::Outbound, port)
+        .map_err(|source| RunError::listen("local API", port, source))?
+    {
+        tasks.spawn(api::serve(
+            listener,
+            Arc::clone(&actions),
+            limits,
+            Arc::clone(&permits),
+            stop.clone(),
+            tasks.clone(),
+        ));
+    }
     Ok(())
 }
 

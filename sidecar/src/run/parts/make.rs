@@ -1,6 +1,7 @@
 //! How each part is made from the configuration.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::Ipv6Addr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -28,7 +29,7 @@ use super::super::identity::CurrentBundles;
 use super::super::reload::Files;
 use crate::config::{self, Config, InboundPort, InboundProtocol};
 use crate::dialer::SidecarDialer;
-use crate::dns::{self, Resolver};
+use crate::dns::{self, Families, Resolver};
 use crate::gate::{Gate, GateParts, Profile};
 use crate::inbound::{App, GateRecorder, Port, ProvedCallers, Receipts};
 use crate::metrics::Metrics;
@@ -187,7 +188,16 @@ pub(super) fn resolver(config: &Config) -> Result<Resolver, RunError> {
     };
     let mut settings = dns::Settings::new(nameservers);
     settings.hosts = config.dns.hosts.clone();
+    settings.families = families();
     Ok(Resolver::new(settings)?)
+}
+
+/// A pod without IPv6 has no `::1`, and an AAAA record leads it nowhere.
+fn families() -> Families {
+    match std::net::UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)) {
+        Ok(_) => Families::Both,
+        Err(_) => Families::V4Only,
+    }
 }
 
 pub(super) fn upstreams(
@@ -398,6 +408,7 @@ impl PepParts {
             decision_ids: Arc::new(move || verdict_id(&log)),
             limits: Limits::default(),
             max_body: inbound.body_limit,
+            body_timeout: inbound.body_timeout,
         });
         Ok(Port {
             layer,
