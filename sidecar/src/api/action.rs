@@ -95,18 +95,19 @@ pub(super) fn parse(body: &[u8]) -> Result<Custom, Malformed> {
     })
 }
 
-/// The canonical form of an absolute http or https URI.
+/// The canonical form of an absolute http or https URI. Parameters belong into `params`, where the
+/// digest covers them.
 fn target(text: &str) -> Result<CanonicalRequest, Malformed> {
     let refuse = |why: String| Malformed::new("target-malformed", why);
-    let absolute = "target is an absolute http or https URI without a fragment, such as https://host:443/path";
+    let absolute = "target is an absolute http or https URI without query and fragment, such as https://host:443/path";
     let uri: Uri = text.parse().map_err(|_| refuse(absolute.to_owned()))?;
     let scheme = match uri.scheme_str() {
         Some("http") => Scheme::Http,
         Some("https") => Scheme::Https,
         _ => return Err(refuse(absolute.to_owned())),
     };
-    // The parser drops a fragment without a word.
-    if text.contains('#') {
+    // A query stands in no claim of a custom action, and the parser drops a fragment without a word.
+    if text.contains(['?', '#']) {
         return Err(refuse(absolute.to_owned()));
     }
     let raw = RawHead {

@@ -193,9 +193,7 @@ where
             Ok(custom) => return decide.decide(custom).await,
             Err(refusal) => {
                 let target = refusal.target.as_deref().unwrap_or(ACTIONS);
-                return Err(decide
-                    .refuse(target, refusal.code, &refusal.why, 400)
-                    .await);
+                return Err(decide.refuse(target, refusal.code, &refusal.why, 400).await);
             }
         },
         Ok(Collected::TooLarge(_)) => (
@@ -216,11 +214,11 @@ fn from_the_pod(headers: &HeaderMap) -> Result<(), (&'static str, &'static str, 
         .get(HOST)
         .and_then(|host| host.to_str().ok())
         .and_then(|host| Authority::parse(host, Scheme::Http).ok());
-    let loopback = host.is_some_and(|named| {
-        matches!(named.host.as_str(), "127.0.0.1" | "[::1]" | "localhost")
-    });
+    let loopback = host
+        .is_some_and(|named| matches!(named.host.as_str(), "127.0.0.1" | "[::1]" | "localhost"));
     if !loopback {
-        let why = "the Host is not loopback; address the local API as 127.0.0.1, [::1] or localhost";
+        let why =
+            "the Host is not loopback; address the local API as 127.0.0.1, [::1] or localhost";
         return Err(("misdirected", why, 421));
     }
     if headers.contains_key(ORIGIN) {

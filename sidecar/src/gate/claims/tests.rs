@@ -70,7 +70,8 @@ fn custom() -> Asked {
     let catalog = Catalog::from_yaml(CATALOG).unwrap();
     let target = canonical();
     let destination = catalog.destination(&target.host, target.port).unwrap();
-    let params = json!({"to": "alice", "fast": true, "count": 3, "share": -0.5, "note": "n".repeat(300)});
+    let params =
+        json!({"to": "alice", "fast": true, "count": 3, "share": -0.5, "note": "n".repeat(300)});
     let intent = catalog
         .classify_custom(
             destination,
@@ -96,7 +97,7 @@ fn canonical() -> writ_canonical::CanonicalRequest {
         scheme: Scheme::Https,
         method: &http::Method::POST,
         authority: "api.example:8443",
-        path_and_query: "/transfers?dry=0",
+        path_and_query: "/transfers",
         headers: &http::HeaderMap::new(),
     };
     canonicalize(raw, &Limits::default()).unwrap()
@@ -180,7 +181,7 @@ fn the_envelope_of_a_custom_action_binds_no_http_request_and_verifies() {
     let claims = received(&custom());
     assert_eq!((claims.act.kind, &claims.act.http), (Kind::Custom, &None));
     assert_eq!(claims.act.method, "payments.transfer");
-    assert_eq!(claims.sub, "https://api.example:8443/transfers?dry=0");
+    assert_eq!(claims.sub, "https://api.example:8443/transfers");
     assert_eq!(claims.aud, PEER);
     assert_eq!((claims.iat, claims.exp), (NOW, NOW + 60));
     assert_eq!((claims.ctx.log.seq, claims.ctx.obligations), (42, 4));
@@ -194,8 +195,14 @@ fn the_envelope_of_a_custom_action_binds_no_http_request_and_verifies() {
 fn the_envelope_of_an_http_request_binds_it_and_verifies() {
     let claims = received(&over_http(BodyBinding::of(b"{}")));
     let http = claims.act.http.unwrap();
-    assert_eq!((http.method.as_str(), http.path.as_str()), ("POST", "/transfers"));
-    assert_eq!(http.content_digest, BodyDigest::Sha256(encoding::sha256(b"{}")));
+    assert_eq!(
+        (http.method.as_str(), http.path.as_str()),
+        ("POST", "/transfers")
+    );
+    assert_eq!(
+        http.content_digest,
+        BodyDigest::Sha256(encoding::sha256(b"{}"))
+    );
     let claims = received(&over_http(BodyBinding::Unbound));
     assert_eq!(claims.act.http.unwrap().content_digest, BodyDigest::Unbound);
 }
@@ -231,7 +238,10 @@ fn the_classes_of_the_catalog_are_those_of_the_claims() {
     assert_eq!(asked.intent.class_name(), Class::Internal);
     asked.intent.class = 3;
     let claims = received(&asked);
-    assert_eq!((claims.act.classification, claims.ctx.data_classification), (3, 3));
+    assert_eq!(
+        (claims.act.classification, claims.ctx.data_classification),
+        (3, 3)
+    );
     assert_eq!(claims.ctx.risk_score, 12);
 }
 
@@ -262,7 +272,10 @@ fn a_denial_by_the_policy_names_the_policy_and_verifies() {
     let asked = custom();
     let claims = denied(Some(&asked), Some(&decision(Effect::Deny)));
     assert_eq!(claims.decision.effect, writ_sae::Effect::Deny);
-    assert_eq!((claims.decision.approval, claims.decision.reason.as_str()), (None, "no-rule"));
+    assert_eq!(
+        (claims.decision.approval, claims.decision.reason.as_str()),
+        (None, "no-rule")
+    );
     assert_eq!(claims.pol.unwrap().state, StateAge::Cached);
 }
 
