@@ -352,9 +352,13 @@ mod tests {
     async fn an_offer_of_an_encrypted_hello_is_seen() {
         let hello = stock_hello("api.search.example");
         let outer = [0, 0, 1, 0, 1, 7, 0, 1, 9, 0, 1, 9];
-        let (start, _) = start_of(with_extension(hello.clone(), ENCRYPTED_CLIENT_HELLO, &outer))
-            .await
-            .unwrap();
+        let (start, _) = start_of(with_extension(
+            hello.clone(),
+            ENCRYPTED_CLIENT_HELLO,
+            &outer,
+        ))
+        .await
+        .unwrap();
         assert_eq!(named(start).encrypted, Encrypted::Possibly);
         // Any other extension is none of that.
         let (start, _) = start_of(with_extension(hello, 0xfafa, &[])).await.unwrap();
@@ -410,6 +414,9 @@ mod tests {
         let hello = stock_hello("api.search.example");
         client.write_all(&hello[..20]).await.unwrap();
         let error = read_start(server, PATIENT).await.err();
-        assert!(matches!(error, Some(HelloError::Late(PATIENT))), "{error:?}");
+        assert!(
+            matches!(error, Some(HelloError::Late(PATIENT))),
+            "{error:?}"
+        );
     }
 }

@@ -351,7 +351,10 @@ fn ended(page: &mut Page, outcome: Option<&Record>) {
                     format!("never released (record {})", record.seq)
                 }
                 UnknownCause::HandedOver => {
-                    format!("unknown: the agent carried it out itself (record {})", record.seq)
+                    format!(
+                        "unknown: the agent carried it out itself (record {})",
+                        record.seq
+                    )
                 }
             },
         ),

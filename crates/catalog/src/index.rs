@@ -202,7 +202,12 @@ impl Index {
             return Ok(());
         };
         let previous = routes.custom.insert(entry.capability.clone(), at);
-        duplicate(entries, previous, at, "custom capability of one destination")
+        duplicate(
+            entries,
+            previous,
+            at,
+            "custom capability of one destination",
+        )
     }
 
     pub(crate) fn destination(&self, host: &str, port: u16) -> Option<usize> {

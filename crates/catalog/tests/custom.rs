@@ -26,7 +26,10 @@ fn classify(capability: &str, params: &str) -> Result<Intent, Refusal> {
 fn a_custom_action_is_found_by_destination_and_capability() {
     let params = r#"{"account":"DE-17","amount":"12.34","currency":"EUR"}"#;
     let intent = classify("payouts.sign", params).unwrap();
-    assert_eq!((intent.kind, intent.kind.as_str()), (Kind::Custom, "custom"));
+    assert_eq!(
+        (intent.kind, intent.kind.as_str()),
+        (Kind::Custom, "custom")
+    );
     assert_eq!(intent.entry, "sign-payout");
     assert_eq!(intent.resource.as_deref(), Some("DE-17"));
     assert_eq!(intent.amount.unwrap().value, U256::from(1234));

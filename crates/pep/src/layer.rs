@@ -1,8 +1,8 @@
 //! The PEP in front of a `tower` service.
 
 use std::sync::Arc;
-use std::time::Duration;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::HOST;

@@ -214,10 +214,7 @@ async fn requests_at_one_time_share_an_http2_connection_and_not_an_http1_connect
             upstreams.connect(&target).await.unwrap(),
         ];
         for lease in leases {
-            assert!(matches!(
-                lease.send(request("x")).await,
-                Sent::Answered(_)
-            ));
+            assert!(matches!(lease.send(request("x")).await, Sent::Answered(_)));
         }
         assert_eq!(server.connections() - before, connections);
     }
