@@ -21,7 +21,7 @@ const EXAMPLES: &str = "Examples:
   writ log --reason amount-over-limit --follow
   writ log show mfrggzdfmztwq2lk-42           one decision, in full
   writ log verify --bundle example.org=ca.pem --checkpoint kept.txt
-  writ log --log /var/lib/writ/log.redb prove 42
+  writ log prove 42 --log /var/lib/writ/log.redb
 
 A log that a sidecar is writing is read through the socket beside it.";
 
