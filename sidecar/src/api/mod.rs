@@ -167,8 +167,8 @@ where
     if request.method() != Method::POST {
         let why = "an action is asked for with POST";
         let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", why);
-        let mut response = problem.into_response();
-        let headers: &mut HeaderMap = Response::headers_mut(&mut response);
+        let mut response: Response<Full<Bytes>> = problem.into_response();
+        let headers = response.headers_mut();
         headers.insert(ALLOW, HeaderValue::from_static("POST"));
         return response;
     }

@@ -12,7 +12,7 @@ use serde_json::json;
 use writ_canonical::{BodyBinding, Limits, RawHead, Scheme, canonicalize};
 use writ_catalog::{Catalog, Class};
 use writ_sae::{
-    Envelope, Es256Signer, Expectations, Signer, Unverified, VerifiedSvid, VerifyKey, encoding,
+    Envelope, Es256Signer, Expectations, Unverified, VerifiedSvid, VerifyKey, encoding,
     issue_denial, issue_envelope,
 };
 use zeroize::Zeroizing;
