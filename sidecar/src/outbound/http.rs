@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use writ_canonical::json::JsonLimits;
@@ -19,6 +19,7 @@ use writ_catalog::{
 use writ_ledger::OutcomeResult;
 use writ_sae::fields;
 
+use super::authority::{authority_of, one_authority};
 use super::connection::{AgentSide, Live, Outbound};
 use crate::body::{self, Body, Collected, Watched};
 use crate::gate::claims::{Asked, Stamping, http_binding};
@@ -112,6 +113,14 @@ impl Outbound {
             authority,
             parts.uri.path()
         );
+        if let Err(refusal) = one_authority(&parts.uri, &parts.headers) {
+            let (why, status) = (refusal.to_string(), refusal.status());
+            return Err(self
+                .gate
+                .refuse(&shown, refusal.code(), why, status)
+                .await
+                .into());
+        }
         let (destination, canonical_authority) =
             self.destination(&authority, side, live, &shown).await?;
 
@@ -466,17 +475,6 @@ impl Outbound {
             version,
             generation: self.gate.identity_generation(),
         }
-    }
-}
-
-fn authority_of(uri: &Uri, headers: &HeaderMap) -> String {
-    match uri.authority() {
-        Some(authority) => authority.as_str().to_owned(),
-        None => headers
-            .get(HOST)
-            .and_then(|host| host.to_str().ok())
-            .unwrap_or_default()
-            .to_owned(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What leaves the pod: captured, understood, decided, recorded, signed, sent.
 
+mod authority;
 mod connection;
 mod http;
 mod opaque;
