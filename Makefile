@@ -24,6 +24,7 @@ demo: build ## the main job, end to end, on this machine (KEEP=1 leaves it runni
 test: bootstrap ## every test: Rust, contracts, interoperability, network namespaces
 	cargo build --workspace --bins --locked
 	cargo test --workspace --locked
+	demo/run --bin $(BIN) --act hard
 	scripts/contracts-test
 
 check: bootstrap ## formatting, lints, licences, artifacts, requirements table

@@ -9,11 +9,12 @@ import traceback
 
 from . import config, keeping, net, paths
 from .cast import Cast
-from .scenes import attacks, bypass, calls, limits, parties, record, state
+from .scenes import (attacks, bypass, calls, crash, hostile, limits, parties, record, reloading,
+                     state)
 from .story import Story
 
 
-def set_up(story: Story) -> Cast:
+def set_up(story: Story, prepare=lambda: None) -> Cast:
     story.chapter("setting the stage")
     cast = Cast()
     story.say("  six network namespaces stand for pods; nothing outside them is touched")
@@ -27,6 +28,7 @@ def set_up(story: Story) -> Cast:
     for line, out in (cast.chain.publish("rules.yaml"), cast.chain.register(cast.salts.model)):
         story.show(f"$ {line}", out)
     cast.await_services()
+    prepare()
     cast.start_sidecar("tool", config.TOOL_SIDECAR)
     cast.start_sidecar("agent", config.AGENT_SIDECAR)
     story.say("  both sidecars are ready: state proved, traffic captured")
@@ -38,6 +40,18 @@ def play(story: Story) -> Cast:
     for scene in (calls, limits, parties, attacks, bypass, state, record):
         scene.play(cast, story)
     return cast
+
+
+def play_hard(story: Story) -> Cast:
+    """The hard cases, on the same stage."""
+    cast = set_up(story, crash.small_disk)
+    reloading.hasten(cast)
+    for scene in (hostile.play, reloading.play, crash.play, reloading.keys, crash.drained):
+        scene(cast, story)
+    return cast
+
+
+ACTS = {"main": play, "hard": play_hard}
 
 
 def keep(cast: Cast) -> None:
@@ -76,6 +90,7 @@ def blame(problem: BaseException | None) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="demo")
     parser.add_argument("--bin", type=pathlib.Path, required=True)
+    parser.add_argument("--act", choices=ACTS, default="main")
     parser.add_argument("--keep", action="store_true")
     arguments = parser.parse_args()
     # The first process of a PID namespace gets only the signals that it handles.
@@ -84,7 +99,7 @@ def main() -> int:
     try:
         net.world()
         paths.expose(arguments.bin)
-        cast = play(story)
+        cast = ACTS[arguments.act](story)
         good = story.table()
         if not good:
             blame(None)

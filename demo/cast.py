@@ -34,9 +34,9 @@ class Cast:
         settings = folder / "issuer.yaml"
         settings.write_text(config.issuer(self.socket))
         # Any pod will do: it listens on a Unix socket only.
-        process = self.pods["chain"].start(0, paths.LOGS / "issuer.log",
-                                           paths.program("writ-dev-issuer"), "--config", str(settings))
-        until("the identity issuer listens", self.socket.exists, 20, process)
+        self.issuer = self.pods["chain"].start(0, paths.LOGS / "issuer.log",
+                                               paths.program("writ-dev-issuer"), "--config", str(settings))
+        until("the identity issuer listens", self.socket.exists, 20, self.issuer)
 
     def start_services(self) -> None:
         """The targets: a plain HTTP service, a tool server, an HTTPS third party, and a listener

@@ -37,13 +37,13 @@ def play(cast: Cast, story: Story) -> None:
     story.judge("requests of the thief that arrived", "2", str(len(arrivals(cast.web_log)) - before))
 
 
-def attack(cast: Cast, story: Story) -> dict:
+def attack(cast: Cast, story: Story, *flags: str) -> dict:
     """Runs every attack and shows what the PEP answered."""
     template = paths.STATE / "shared" / "captured.json"
     template.write_text(json.dumps(cast.captured))
     template.chmod(0o644)
     line = ["writ-demo-attacker", "--workload-api", str(cast.socket), "--address",
-            f"{cast.pods['tool'].v4}:8443", "--peer", config.TOOL, "--template", str(template)]
+            f"{cast.pods['tool'].v4}:8443", "--peer", config.TOOL, "--template", str(template), *flags]
     done = cast.pods["thief"].run(config.THIEF, paths.program(line[0]), *line[1:], timeout=60)
     if done.returncode != 0:
         raise Failed(f"the attacks could not be carried out: {done.stderr.strip()}")

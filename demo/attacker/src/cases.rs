@@ -20,14 +20,14 @@ use crate::connection::{Answer, Connection, Target};
 /// A request that was accepted once.
 #[derive(Debug, Deserialize)]
 pub struct Template {
-    method: String,
-    path: String,
+    pub(crate) method: String,
+    pub(crate) path: String,
     headers: BTreeMap<String, String>,
-    body: String,
+    pub(crate) body: String,
 }
 
 impl Template {
-    fn headers(&self) -> Result<HeaderMap, AttackError> {
+    pub(crate) fn headers(&self) -> Result<HeaderMap, AttackError> {
         let bad = |error: &dyn std::fmt::Display| AttackError::Template(error.to_string());
         let mut headers = HeaderMap::new();
         for (name, value) in &self.headers {
@@ -41,7 +41,7 @@ impl Template {
         Ok(headers)
     }
 
-    fn envelope(&self) -> Result<(&str, Claims), AttackError> {
+    pub(crate) fn envelope(&self) -> Result<(&str, Claims), AttackError> {
         let compact = self
             .headers
             .iter()

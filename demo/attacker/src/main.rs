@@ -5,6 +5,7 @@
 
 mod cases;
 mod connection;
+mod garbage;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -33,6 +34,9 @@ struct Args {
     /// A request that was accepted: JSON with method, path, headers and body.
     #[arg(long)]
     template: PathBuf,
+    /// Send fields of garbage instead.
+    #[arg(long)]
+    garbage: bool,
 }
 
 /// Why the attack could not be carried out; a refusal by the PEP is not among them.
@@ -87,6 +91,9 @@ async fn run(args: &Args) -> Result<String, AttackError> {
         peer: args.peer.clone(),
         source,
     };
-    let report = cases::run_all(&target, &template).await?;
+    let report = match args.garbage {
+        true => garbage::run_all(&target, &template).await?,
+        false => cases::run_all(&target, &template).await?,
+    };
     serde_json::to_string_pretty(&report).map_err(|error| AttackError::Template(error.to_string()))
 }
