@@ -51,7 +51,11 @@ def from_the_agent(cast: Cast, story: Story) -> None:
         story.judge(name, expected, answers[name])
     watch.judge(story, "hostile requests")
     story.judge("hostile requests: refusals recorded", str(len(cases)), str(watch.new_denials("agent")))
-    story.show("reasons recorded", ", ".join(sorted({row["reason"] for row in rows("agent", "--kind", "denial")})))
+    reasons = {row["reason"] for row in rows("agent", "--kind", "denial")}
+    story.show("reasons recorded", ", ".join(sorted(reasons)))
+    status, code = answers["a body over the limit"].split()
+    story.judge("a body over the limit, in the record", "413, recorded",
+                f"{status}, " + ("recorded" if code in reasons else "not recorded"))
 
 
 def slow(cast: Cast, story: Story) -> None:
@@ -78,7 +82,8 @@ def other_protocols(cast: Cast, story: Story) -> None:
     watch = Watch(cast)
     answers = ask(cast, {name: {"to": TLS, "send": [data], "tls": True} for name, (data, _) in BAD_TLS.items()})
     for name, (_, expected) in BAD_TLS.items():
-        story.judge(name, " or ".join(expected), " or ".join(expected) if answers[name] in expected else answers[name])
+        either = " or ".join(expected)
+        story.judge(name, either, either if answers[name] in expected else answers[name])
     story.judge("hostile TLS: refusals recorded", str(len(BAD_TLS)), str(watch.new_denials("agent")))
     udp = {name: {"to": DNS, "send": [data], "udp": True} for name, data in BAD_DNS.items()}
     tcp = {f"{name}, TCP": {"to": DNS, "send": [len(data).to_bytes(2, "big") + data], "tls": True}
@@ -89,7 +94,8 @@ def other_protocols(cast: Cast, story: Story) -> None:
     resolved = [name for name, answer in answers.items() if answer == "rcode 0"]
     story.judge("hostile DNS: names resolved", "none", ", ".join(resolved) or "none")
     done = cast.pods["agent"].run(config.AGENT_UID, "getent", "hosts", "payments.bank.example")
-    story.judge("a right name after that", "resolved", "resolved" if done.returncode == 0 else f"exit {done.returncode}")
+    story.judge("a right name after that", "resolved",
+                "resolved" if done.returncode == 0 else f"exit {done.returncode}")
     watch.judge(story, "hostile TLS and DNS")
 
 
@@ -97,14 +103,17 @@ def before_the_pep(cast: Cast, story: Story) -> None:
     story.chapter("hostile input before the tool's PEP")
     watch, pep = Watch(cast), [cast.pods["tool"].v4, 8443]
     counted = unauthenticated()
-    cases = {"plain HTTP": get(), "TLS rubbish": BAD_TLS["TLS, rubbish for a ClientHello"][0], "nothing but zeros": b"\0" * 4096}
+    cases = {"plain HTTP": get(), "TLS rubbish": BAD_TLS["TLS, rubbish for a ClientHello"][0],
+             "nothing but zeros": b"\0" * 4096}
     answers = ask(cast, {name: {"to": pep, "send": [data], "tls": True} for name, data in cases.items()}, "thief")
     for name in cases:
-        story.judge(f"{name}, before the PEP", "refused", "refused" if answers[name] in ("alert", "closed") else answers[name])
-    url = f"https://payments.bank.example:8443/v1/accounts/1/balance"
+        story.judge(f"{name}, before the PEP", "refused",
+                    "refused" if answers[name] in ("alert", "closed") else answers[name])
+    url = "https://payments.bank.example:8443/v1/accounts/1/balance"
     done = cast.pods["thief"].run(config.THIEF, "curl", "-sk", "--max-time", "5", "--connect-to",
                                   f"::{pep[0]}:8443", url)
-    story.judge("TLS without a certificate", "no answer", "no answer" if done.returncode and not done.stdout else done.stdout)
+    story.judge("TLS without a certificate", "no answer",
+                "no answer" if done.returncode and not done.stdout else done.stdout)
     until("the refused connections are in the tool's record", lambda: unauthenticated() >= counted + 4, 10)
     story.judge("refused connections counted in the record", "4", str(unauthenticated() - counted))
     watch.judge(story, "nobody known, before the PEP")
