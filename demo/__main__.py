@@ -1,5 +1,6 @@
 """`make demo`: the main job, end to end, on one machine. See demo/run for how it is started."""
 import argparse
+import os
 import pathlib
 import shutil
 import signal
@@ -9,7 +10,7 @@ import traceback
 
 from . import config, keeping, net, paths
 from .cast import Cast
-from .scenes import (attacks, bypass, calls, crash, hostile, limits, parties, record, reloading,
+from .scenes import (attacks, bypass, calls, crash, hostile, limits, load, parties, record, reloading,
                      state)
 from .story import Story
 
@@ -51,7 +52,14 @@ def play_hard(story: Story) -> Cast:
     return cast
 
 
-ACTS = {"main": play, "hard": play_hard}
+def play_load(story: Story) -> Cast:
+    """The whole path under load; where the generator lies and the raw data goes, the environment says."""
+    cast = set_up(story, load.real_disk)
+    load.play(cast, story, pathlib.Path(os.environ["OHA"]), pathlib.Path(os.environ["LOAD_RESULT"]))
+    return cast
+
+
+ACTS = {"main": play, "hard": play_hard, "load": play_load}
 
 
 def keep(cast: Cast) -> None:

@@ -15,6 +15,7 @@ AGENT_SIDECAR, TOOL_SIDECAR, THIEF = 64001, 64002, 64003
 
 CHAIN_ID = 84532
 FRESH, MAX_STALE = 5, 15
+RECORD_BYTES = 64 << 20
 
 
 def issuer(socket: pathlib.Path) -> str:
@@ -68,7 +69,7 @@ agent:
   model: {salts.model}
 {chain_section}\
 catalog: {folder}/config/catalog.yaml
-record: {{directory: {folder}/record, maxBytes: 67108864}}
+record: {{directory: {folder}/record, maxBytes: {RECORD_BYTES}}}
 outbound:
   intercept: {{keyDirectory: {folder}/ca, bundle: {folder}/trust/bundle.pem}}
   authorities: {{partner: {partner_ca}}}
@@ -81,7 +82,7 @@ def tools(socket: pathlib.Path, folder: pathlib.Path, chain_section: str) -> str
     return f"""\
 identity: {{workloadApi: {socket}}}
 {chain_section}\
-record: {{directory: {folder}/record, maxBytes: 67108864}}
+record: {{directory: {folder}/record, maxBytes: {RECORD_BYTES}}}
 inbound:
 - {{port: 8443, app: '127.0.0.1:8080', authorities: ['payments.bank.example:8443']}}
 - {{port: 8444, app: '127.0.0.1:8081', authorities: ['tools.bank.example:8444'], protocol: mcp}}

@@ -89,7 +89,7 @@ impl Granted {
     ///
     /// # Errors
     /// [`Denied`] when it cannot be signed or recorded.
-    pub async fn issue(self, channel_binding: Option<[u8; 32]>) -> Result<Released, Denied> {
+    pub async fn issue(mut self, channel_binding: Option<[u8; 32]>) -> Result<Released, Denied> {
         match self.try_issue(channel_binding).await {
             Ok(released) => {
                 self.gate
@@ -104,7 +104,11 @@ impl Granted {
             }
             Err(error) => {
                 let code = match &error {
-                    denied::NotRecorded::Ledger(_) => "record-unavailable",
+                    denied::NotRecorded::Ledger(_) => {
+                        // The log keeps the count of a record that failed, in a void of its own.
+                        self.evaluated.hold = None;
+                        "record-unavailable"
+                    }
                     _ => "signing-unavailable",
                 };
                 let reason = denied::Reason::unavailable(code, error.to_string());
