@@ -39,7 +39,7 @@ fuzz: bootstrap ## run every fuzz target for SECONDS each (default 10)
 soak: bootstrap ## long runs: fuzzing for ten minutes a target
 	scripts/fuzz 600
 
-ci: check test demo fuzz ## what CI runs
+ci: check test demo ## what CI runs
 
 clean: ## remove what builds and runs leave behind
 	cargo clean
