@@ -229,13 +229,21 @@ fn check_decimals(raw: &RawValue, depth_left: usize) -> Result<(), JsonError> {
     }
 }
 
-/// True when the shortest decimal of the double is the decimal that was written.
+/// True when the decimal of the double in RFC 8785 form is the decimal that was written. Another
+/// shortest decimal of the same double would not do: its canonical form would be another number.
 fn round_trips(token: &str) -> bool {
     let Ok(value) = token.parse::<f64>() else {
         return false;
     };
-    let shortest = format!("{value:e}");
-    matches!((significand(token), significand(&shortest)), (Some(a), Some(b)) if a == b)
+    if value == 0.0 {
+        // RFC 8785 writes -0 as 0; what is only too small for a double is not zero.
+        return significand(token).is_some_and(|(_, digits, _)| digits.is_empty());
+    }
+    let canonical = to_jcs(&Value::from(value));
+    let Ok(canonical) = std::str::from_utf8(&canonical) else {
+        return false;
+    };
+    matches!((significand(token), significand(canonical)), (Some(a), Some(b)) if a == b)
 }
 
 /// Digits without leading and trailing zeros, and the power of ten of the last digit.

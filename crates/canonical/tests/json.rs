@@ -364,3 +364,19 @@ fn what_is_no_single_mcp_message_is_refused_with_its_reason() {
         assert_eq!(message(text).err(), Some(code), "{text}");
     }
 }
+
+#[test]
+fn of_two_shortest_decimals_of_one_double_only_the_canonical_one_is_accepted() {
+    let accepted: Vec<Vec<u8>> = [
+        "2242222222222222.2",
+        "2242222222222222.3",
+        "22422222222222223e-1",
+    ]
+    .iter()
+    .filter_map(|text| parse_strict(text.as_bytes(), &JsonLimits::default()).ok())
+    .map(|value| to_jcs(&value))
+    .collect();
+    assert_eq!(accepted.len(), 1, "exactly one spelling of the double");
+    let again = parse_strict(&accepted[0], &JsonLimits::default()).unwrap();
+    assert_eq!(to_jcs(&again), accepted[0]);
+}
