@@ -1,0 +1,164 @@
+//! What one container may not have.
+
+use k8s_openapi::api::core::v1::{Container, SecurityContext};
+
+use super::{group, paths, user};
+use crate::inject::{bare, trust_mount};
+use crate::names;
+use crate::refusal::{Code, Refusals};
+use crate::settings::Settings;
+
+/// Taken from every container of the application: to become the sidecar's uid, to change the
+/// rules, to send past them, to read the sidecar's memory.
+pub(crate) const WITHDRAWN_CAPABILITIES: [&str; 5] =
+    ["SETUID", "SETGID", "NET_ADMIN", "NET_RAW", "SYS_PTRACE"];
+/// Refused besides these. The last four reach the kernel or any file of the node.
+const REFUSED_CAPABILITIES: [&str; 6] = [
+    "ALL",
+    "SYS_ADMIN",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "BPF",
+    "DAC_READ_SEARCH",
+];
+
+pub(super) fn check(
+    container: &Container,
+    field: &str,
+    settings: &Settings,
+    refusals: &mut Refusals,
+) {
+    if let Some(context) = &container.security_context {
+        security(context, &format!("{field}.securityContext"), refusals);
+    }
+    for port in container.ports.iter().flatten() {
+        if u16::try_from(port.container_port).is_ok_and(|port| settings.ports.owns(port)) {
+            refusals.add(
+                Code::ReservedPort,
+                format!("{field}.ports"),
+                format!("{} is the sidecar's", port.container_port),
+            );
+        }
+    }
+    mounts(container, field, refusals);
+    configuration(container, field, settings, refusals);
+}
+
+fn security(context: &SecurityContext, field: &str, refusals: &mut Refusals) {
+    if context.privileged == Some(true) {
+        refusals.add(
+            Code::Privileged,
+            format!("{field}.privileged"),
+            "a privileged container can change the redirection and read the sidecar",
+        );
+    }
+    if context.allow_privilege_escalation == Some(true) {
+        refusals.add(
+            Code::PrivilegeEscalation,
+            format!("{field}.allowPrivilegeEscalation"),
+            "a set-user-ID file could take the sidecar's uid",
+        );
+    }
+    if context
+        .proc_mount
+        .as_deref()
+        .is_some_and(|m| m != "Default")
+    {
+        refusals.add(
+            Code::ProcMount,
+            format!("{field}.procMount"),
+            "the kernel's settings would be writable",
+        );
+    }
+    if context.windows_options.is_some() {
+        refusals.add(
+            Code::Windows,
+            format!("{field}.windowsOptions"),
+            "traffic is redirected by the Linux kernel",
+        );
+    }
+    let capabilities = context.capabilities.iter().flat_map(|c| &c.add).flatten();
+    for capability in capabilities {
+        let name = bare(capability);
+        if WITHDRAWN_CAPABILITIES.contains(&name.as_str())
+            || REFUSED_CAPABILITIES.contains(&name.as_str())
+        {
+            refusals.add(
+                Code::Capability,
+                format!("{field}.capabilities.add[{capability}]"),
+                "with it the redirection can be changed or got around",
+            );
+        }
+    }
+    user(context.run_as_user, field, refusals);
+    group(context.run_as_group, "runAsGroup", field, refusals);
+}
+
+fn mounts(container: &Container, field: &str, refusals: &mut Refusals) {
+    let trust = trust_mount();
+    for mount in container.volume_mounts.iter().flatten() {
+        if *mount == trust {
+            continue;
+        }
+        if names::is_our_volume(&mount.name) {
+            refusals.add(
+                Code::ReservedVolume,
+                format!("{field}.volumeMounts[{}]", mount.name),
+                "the volume is the sidecar's",
+            );
+        } else if paths::within(&mount.mount_path, names::TRUST_PATH) {
+            // A volume at /run is usual, and ours is mounted onto it; one at the very place is not.
+            refusals.add(
+                Code::ReservedPath,
+                format!("{field}.volumeMounts[{}].mountPath", mount.name),
+                format!("{} is where the trust bundle stands", names::TRUST_PATH),
+            );
+        }
+    }
+    for device in container.volume_devices.iter().flatten() {
+        if names::is_our_volume(&device.name) {
+            refusals.add(
+                Code::ReservedVolume,
+                format!("{field}.volumeDevices[{}]", device.name),
+                "the volume is the sidecar's",
+            );
+        }
+    }
+}
+
+/// The sidecar's configuration holds the salts that hide names on the chain.
+fn configuration(container: &Container, field: &str, settings: &Settings, refusals: &mut Refusals) {
+    let from = container.env_from.iter().flatten();
+    let whole = from.filter_map(|from| Some(from.config_map_ref.as_ref()?.name.as_str()));
+    let single = container.env.iter().flatten().filter_map(|variable| {
+        let source = variable.value_from.as_ref()?;
+        Some(source.config_map_key_ref.as_ref()?.name.as_str())
+    });
+    if whole.chain(single).any(|name| name == settings.config) {
+        refusals.add(
+            Code::SidecarConfig,
+            format!("{field}.env"),
+            format!("the ConfigMap {} is the sidecar's", settings.config),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_inside_our_place_is_found_in_any_spelling() {
+        for path in [
+            "/run/writ/trust",
+            "/run//writ/./trust/",
+            "/var/run/writ/trust",
+            "/run/writ/trust/x",
+        ] {
+            assert!(paths::within(path, names::TRUST_PATH), "{path}");
+        }
+        for path in ["/run", "/run/writ", "/run/writ/trusted", "/etc"] {
+            assert!(!paths::within(path, names::TRUST_PATH), "{path}");
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! What an opted-in pod may not have, because the sidecar could be got around with it.
+
+mod container;
+mod mesh;
+mod paths;
+mod volume;
+
+use k8s_openapi::api::core::v1::{Pod, PodSecurityContext, PodSpec};
+
+use crate::names;
+use crate::probes::{self, Target};
+use crate::refusal::{Code, Refusals};
+use crate::settings::{Settings, is_reserved};
+
+pub(crate) use container::WITHDRAWN_CAPABILITIES;
+
+/// Checks a pod without our own parts.
+pub fn pod(pod: &Pod, settings: &Settings, refusals: &mut Refusals) {
+    opted_in(pod, refusals);
+    mesh::annotations(pod, refusals);
+    let Some(spec) = &pod.spec else { return };
+    namespaces(spec, refusals);
+    if let Some(context) = &spec.security_context {
+        identities(context, refusals);
+    }
+    volume::volumes(spec, settings, refusals);
+    let inits = spec.init_containers.iter().flatten();
+    for (kind, container) in inits
+        .map(|container| ("initContainers", container))
+        .chain(spec.containers.iter().map(|c| ("containers", c)))
+    {
+        let field = format!("spec.{kind}[{}]", container.name);
+        mesh::container(&container.name, &field, refusals);
+        container::check(container, &field, settings, refusals);
+    }
+    for ephemeral in spec.ephemeral_containers.iter().flatten() {
+        refusals.add(
+            Code::EphemeralContainers,
+            format!("spec.ephemeralContainers[{}]", ephemeral.name),
+            "an ephemeral container is not confined by the webhook",
+        );
+    }
+}
+
+/// Checks what the sidecar is to probe for the kubelet.
+pub fn targets(targets: &[Target], settings: &Settings, refusals: &mut Refusals) {
+    for target in targets {
+        if probes::is_ours(target, |port| settings.ports.owns(port)) {
+            refusals.add(
+                Code::ReservedPort,
+                format!(
+                    "spec.containers{}",
+                    target.path.trim_start_matches("/probe")
+                ),
+                "the probe asks a port of the sidecar's",
+            );
+        }
+    }
+}
+
+fn opted_in(pod: &Pod, refusals: &mut Refusals) {
+    let labels = pod.metadata.labels.as_ref();
+    let field = format!("metadata.labels[{}]", names::INJECT);
+    match labels.and_then(|labels| labels.get(names::INJECT)) {
+        None => {}
+        Some(value) if value == "true" => {}
+        // The selectors send such a pod here only where it may not opt out.
+        Some(value) if value == "false" => refusals.add(
+            Code::OptOut,
+            field,
+            "this namespace does not let its pods go without the sidecar",
+        ),
+        Some(value) => refusals.add(
+            Code::InjectValue,
+            field,
+            format!("{value:?} is neither \"true\" nor \"false\""),
+        ),
+    }
+}
+
+fn namespaces(spec: &PodSpec, refusals: &mut Refusals) {
+    let mut refuse = |given: Option<bool>, bad: bool, code, field: &str, reason: &str| {
+        if given == Some(bad) {
+            refusals.add(code, format!("spec.{field}"), reason);
+        }
+    };
+    refuse(
+        spec.host_network,
+        true,
+        Code::HostNetwork,
+        "hostNetwork",
+        "the node's network cannot be redirected",
+    );
+    refuse(
+        spec.host_pid,
+        true,
+        Code::HostPid,
+        "hostPID",
+        "the pod would see every process of the node, the sidecar's too",
+    );
+    refuse(
+        spec.share_process_namespace,
+        true,
+        Code::SharedProcessNamespace,
+        "shareProcessNamespace",
+        "the agent would see the sidecar's process and its files",
+    );
+    refuse(
+        spec.host_users,
+        false,
+        Code::UserNamespace,
+        "hostUsers",
+        "a user namespace has the uids 0 to 65535, and the sidecar's is not among them",
+    );
+    let windows = |field: &str, refusals: &mut Refusals| {
+        refusals.add(
+            Code::Windows,
+            format!("spec.{field}"),
+            "traffic is redirected by the Linux kernel",
+        );
+    };
+    if spec.os.as_ref().is_some_and(|os| os.name != "linux") {
+        windows("os.name", refusals);
+    }
+    let selects = spec.node_selector.as_ref();
+    if selects
+        .and_then(|labels| labels.get("kubernetes.io/os"))
+        .is_some_and(|os| os != "linux")
+    {
+        windows("nodeSelector[kubernetes.io/os]", refusals);
+    }
+    let context = spec.security_context.as_ref();
+    if context.is_some_and(|context| context.windows_options.is_some()) {
+        windows("securityContext.windowsOptions", refusals);
+    }
+}
+
+fn identities(context: &PodSecurityContext, refusals: &mut Refusals) {
+    user(context.run_as_user, "spec.securityContext", refusals);
+    let groups = [
+        ("runAsGroup", context.run_as_group),
+        ("fsGroup", context.fs_group),
+    ];
+    for (name, id) in groups {
+        group(id, name, "spec.securityContext", refusals);
+    }
+    for id in context.supplemental_groups.iter().flatten() {
+        group(
+            Some(*id),
+            "supplementalGroups",
+            "spec.securityContext",
+            refusals,
+        );
+    }
+}
+
+fn user(id: Option<i64>, within: &str, refusals: &mut Refusals) {
+    if let Some(id) = id.filter(|id| is_reserved(*id)) {
+        refusals.add(
+            Code::ReservedUser,
+            format!("{within}.runAsUser"),
+            format!("{id} is among the uids that sidecars run as, whose traffic is not redirected"),
+        );
+    }
+}
+
+fn group(id: Option<i64>, name: &str, within: &str, refusals: &mut Refusals) {
+    if let Some(id) = id.filter(|id| is_reserved(*id)) {
+        refusals.add(
+            Code::ReservedGroup,
+            format!("{within}.{name}"),
+            format!("{id} is among the gids that sidecars run as"),
+        );
+    }
+}

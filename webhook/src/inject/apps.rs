@@ -1,0 +1,47 @@
+//! What the application's containers get.
+
+use k8s_openapi::api::core::v1::Container;
+
+use super::parts;
+use crate::check::WITHDRAWN_CAPABILITIES;
+use crate::names;
+
+/// A file owned by the sidecar's uid would defeat matching by uid, and some of the runtime's own
+/// capabilities would too (design, section 9).
+pub(super) fn lock_down(container: &mut Container) {
+    let context = container.security_context.get_or_insert_default();
+    context.allow_privilege_escalation.get_or_insert(false);
+    let capabilities = context.capabilities.get_or_insert_default();
+    let drop = capabilities.drop.get_or_insert_default();
+    let dropped = |drop: &[String], name: &str| {
+        drop.iter()
+            .any(|dropped| matches!(bare(dropped).as_str(), "ALL") || bare(dropped) == name)
+    };
+    for name in WITHDRAWN_CAPABILITIES {
+        if !dropped(drop, name) {
+            drop.push(name.to_owned());
+        }
+    }
+}
+
+/// A capability's name in capitals and without `CAP_`: runtimes take it in any of these forms.
+pub(crate) fn bare(capability: &str) -> String {
+    let name = capability.to_ascii_uppercase();
+    name.strip_prefix("CAP_")
+        .map_or(name.clone(), str::to_owned)
+}
+
+/// Lets the container read the trust bundle, and tells its TLS library where it is.
+pub(super) fn trust(container: &mut Container) {
+    let mounts = container.volume_mounts.get_or_insert_default();
+    let mount = parts::trust_mount();
+    if !mounts.contains(&mount) {
+        mounts.push(mount);
+    }
+    let env = container.env.get_or_insert_default();
+    for name in names::TRUST_VARIABLES {
+        if !env.iter().any(|variable| variable.name == name) {
+            env.push(parts::variable(name, names::TRUST_BUNDLE));
+        }
+    }
+}

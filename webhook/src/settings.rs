@@ -1,0 +1,132 @@
+//! What one pod is injected with: the installation's settings, and what was chosen for the pod.
+
+use writ_redirect::{Ipv6, Ports};
+
+/// The lowest uid that sidecars draw from. Above what platforms allocate, so that it is free, and
+/// below 2^31-1, the highest that Kubernetes takes.
+pub const FIRST_UID: u32 = 2_000_000_000;
+/// The highest uid that sidecars draw from.
+pub const LAST_UID: u32 = 2_147_483_646;
+
+/// How the socket of the SPIFFE Workload API gets into the sidecar.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SpireSocket {
+    /// By the CSI driver of this name.
+    Csi(String),
+    /// By this folder of the node.
+    HostPath(String),
+}
+
+/// When images are pulled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum PullPolicy {
+    /// At every start.
+    Always,
+    /// When the node has none.
+    IfNotPresent,
+    /// Not at all: the node must have the image.
+    Never,
+}
+
+impl PullPolicy {
+    /// As Kubernetes writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Always => "Always",
+            Self::IfNotPresent => "IfNotPresent",
+            Self::Never => "Never",
+        }
+    }
+}
+
+/// What one pod is injected with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Image of the init container.
+    pub init_image: String,
+    /// Image of the sidecar.
+    pub sidecar_image: String,
+    /// When both are pulled.
+    pub pull_policy: PullPolicy,
+    /// The sidecar's uid and gid in this pod, between [`FIRST_UID`] and [`LAST_UID`].
+    pub uid: u32,
+    /// The ConfigMap with the sidecar's configuration, in the pod's namespace.
+    pub config: String,
+    /// The sidecar's ports, as in its configuration.
+    pub ports: Ports,
+    /// TCP ports that the pod's containers may use among themselves.
+    pub local_ports: Vec<u16>,
+    /// Whether IPv6 is captured or dropped.
+    pub ipv6: Ipv6,
+    /// Where the Workload API comes from.
+    pub spire: SpireSocket,
+    /// CPU requested for the sidecar, unless the pod says otherwise.
+    pub cpu: String,
+    /// Memory of the sidecar, request and limit, unless the pod says otherwise.
+    pub memory: String,
+    /// Largest size of the record's volume.
+    pub record_size: String,
+    /// What the sidecar logs, unless the pod says otherwise.
+    pub log_level: String,
+    /// Folders of the node that no opted-in pod may mount, nor a parent or a child of one.
+    pub protected_paths: Vec<String>,
+}
+
+/// Folders of a usual node that hold sidecars' files, or the means to get at them: the kubelet's,
+/// the container runtimes', SPIRE's, and the node's processes.
+pub const PROTECTED_PATHS: [&str; 14] = [
+    "/etc/cni",
+    "/etc/kubernetes",
+    "/opt/cni",
+    "/proc",
+    "/run/containerd",
+    "/run/crio",
+    "/run/docker.sock",
+    "/run/netns",
+    "/run/spire",
+    "/var/lib/containerd",
+    "/var/lib/containers",
+    "/var/lib/docker",
+    "/var/lib/kubelet",
+    "/var/lib/spire",
+];
+
+impl Default for Settings {
+    fn default() -> Self {
+        let version = env!("CARGO_PKG_VERSION");
+        Self {
+            init_image: format!("localhost/writ/writ-init:{version}"),
+            sidecar_image: format!("localhost/writ/writ-sidecar:{version}"),
+            pull_policy: PullPolicy::IfNotPresent,
+            uid: FIRST_UID,
+            config: "writ-sidecar".to_owned(),
+            ports: Ports::default(),
+            local_ports: Vec::new(),
+            ipv6: Ipv6::On,
+            spire: SpireSocket::Csi("csi.spiffe.io".to_owned()),
+            cpu: "50m".to_owned(),
+            memory: "128Mi".to_owned(),
+            record_size: "1280Mi".to_owned(),
+            log_level: "info".to_owned(),
+            protected_paths: PROTECTED_PATHS.map(str::to_owned).to_vec(),
+        }
+    }
+}
+
+impl Settings {
+    /// The same, with another uid for the sidecar.
+    #[must_use]
+    pub fn with_uid(&self, uid: u32) -> Self {
+        Self {
+            uid,
+            ..self.clone()
+        }
+    }
+}
+
+/// Whether sidecars draw their uids and gids from where this one is.
+#[must_use]
+pub fn is_reserved(id: i64) -> bool {
+    (i64::from(FIRST_UID)..=i64::from(u32::MAX)).contains(&id)
+}
