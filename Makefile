@@ -30,7 +30,8 @@ test: bootstrap ## every test: Rust, contracts, interoperability, network namesp
 check: bootstrap ## formatting, lints, licences, artifacts, requirements table
 	scripts/check
 
-bench: bootstrap ## measure against the budgets; writes docs/benchmarks.md and its raw data
+bench: ## measure against the budgets, and Envoy + OPA; writes docs/benchmarks.md and its raw data
+	@scripts/bootstrap bench
 	scripts/bench
 
 fuzz: bootstrap ## run every fuzz target for SECONDS each (default 10)

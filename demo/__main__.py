@@ -12,6 +12,7 @@ from . import config, keeping, net, paths
 from .cast import Cast
 from .scenes import (attacks, bypass, calls, crash, hostile, limits, load, parties, record, reloading,
                      state)
+from .scenes.mesh import Mesh
 from .story import Story
 
 
@@ -53,9 +54,12 @@ def play_hard(story: Story) -> Cast:
 
 
 def play_load(story: Story) -> Cast:
-    """The whole path under load; where the generator lies and the raw data goes, the environment says."""
+    """The whole path under load; where the programs for it lie and the raw data goes, the environment
+    says: scripts/bench sets it."""
+    oha, envoy, ext_authz, out = (
+        pathlib.Path(os.environ[name]) for name in ("OHA", "ENVOY", "EXT_AUTHZ", "LOAD_RESULT"))
     cast = set_up(story, load.real_disk)
-    load.play(cast, story, pathlib.Path(os.environ["OHA"]), pathlib.Path(os.environ["LOAD_RESULT"]))
+    load.play(cast, story, oha, Mesh(envoy, ext_authz), out)
     return cast
 
 

@@ -133,6 +133,20 @@ def listening(address: str, port: int) -> bool:
         return probe.connect_ex((address, port)) == 0
 
 
+def resident(process: subprocess.Popen) -> int:
+    """Resident memory of a running process, KiB."""
+    for text in pathlib.Path(f"/proc/{process.pid}/status").read_text().splitlines():
+        if text.startswith("VmRSS:"):
+            return int(text.split()[1])
+    raise Failed(f"process {process.pid} has ended")
+
+
+def cpu_seconds(process: subprocess.Popen) -> float:
+    """CPU time that a running process has used, of all its threads, user and system."""
+    fields = pathlib.Path(f"/proc/{process.pid}/stat").read_text().rsplit(") ", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def stop(process: subprocess.Popen, how: int = signal.SIGTERM) -> None:
     process.send_signal(how)
     try:
