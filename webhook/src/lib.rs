@@ -5,14 +5,23 @@
 //! Kubernetes API stands in the modules around them.
 #![forbid(unsafe_code)]
 
+pub mod args;
+pub mod certs;
 mod check;
+pub mod choice;
 mod inject;
 pub mod known;
+pub mod lookup;
+pub mod metrics;
 pub mod names;
 pub mod overrides;
 pub mod probes;
 pub mod refusal;
+pub mod review;
+pub mod run;
+pub mod server;
 pub mod settings;
+pub mod uid;
 mod validate;
 
 pub use inject::{inject, sidecar_uid};

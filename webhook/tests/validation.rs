@@ -1,0 +1,169 @@
+//! The final pod, and changes to running pods.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+use k8s_openapi::api::core::v1::{Pod, VolumeMount};
+use serde_json::{Value, json};
+use writ_webhook::{Code, Refusals, Settings, inject, validate, validate_update};
+
+fn pod(spec: Value) -> Pod {
+    let mut pod = json!({"metadata": {"name": "agent"},
+        "spec": {"containers": [{"name": "agent", "image": "a"}]}});
+    json_patch::merge(&mut pod["spec"], &spec);
+    serde_json::from_value(pod).unwrap()
+}
+
+fn injected() -> Pod {
+    inject(pod(json!({})), &Settings::default()).unwrap()
+}
+
+fn codes(refusals: &Refusals) -> Vec<Code> {
+    refusals.iter().map(|refusal| refusal.code).collect()
+}
+
+#[test]
+fn a_pod_without_the_sidecar_is_refused_with_everything_else_that_is_wrong() {
+    let refusals = validate(&pod(json!({"hostPID": true})), &Settings::default());
+    assert_eq!(codes(&refusals), [Code::HostPid, Code::NotInjected]);
+    let mut unmarked = injected();
+    unmarked.metadata.annotations = None;
+    let refusals = validate(&unmarked, &Settings::default());
+    assert_eq!(codes(&refusals), [Code::NotInjected]);
+}
+
+#[test]
+fn a_sidecar_with_a_uid_of_ones_own_choice_is_refused() {
+    for uid in [0, 1000, 1_999_999_999] {
+        let forged = inject(pod(json!({})), &Settings::default().with_uid(uid)).unwrap();
+        let refusals = validate(&forged, &Settings::default());
+        assert!(codes(&refusals).contains(&Code::NotInjected), "{refusals}");
+        assert!(inject(forged, &Settings::default()).is_err());
+    }
+}
+
+#[test]
+fn what_another_webhook_undid_is_refused_with_its_place() {
+    let mut pod = injected();
+    let spec = pod.spec.as_mut().unwrap();
+    spec.containers[0].security_context = None;
+    let refusals = validate(&pod, &Settings::default());
+    assert_eq!(codes(&refusals), [Code::NotAsInjected]);
+    let text = refusals.to_string();
+    assert!(text.contains("spec.containers.0.securityContext"), "{text}");
+}
+
+#[test]
+fn the_api_servers_own_additions_to_the_sidecar_are_kept() {
+    let mut pod = injected();
+    let token: VolumeMount = serde_json::from_value(json!({"name": "kube-api-access-x",
+        "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": true}))
+    .unwrap();
+    for ours in &mut pod.spec.as_mut().unwrap().init_containers.as_mut().unwrap()[..2] {
+        ours.volume_mounts.as_mut().unwrap().push(token.clone());
+        let resources = ours.resources.as_mut().unwrap();
+        let limits = resources.limits.as_mut().unwrap();
+        limits.insert(
+            "cpu".to_owned(),
+            serde_json::from_value(json!("1")).unwrap(),
+        );
+    }
+    assert_eq!(validate(&pod, &Settings::default()).to_string(), "");
+    assert_eq!(inject(pod.clone(), &Settings::default()).unwrap(), pod);
+}
+
+#[test]
+fn another_volume_at_the_tokens_place_is_refused() {
+    let mut pod = injected();
+    let mount: VolumeMount = serde_json::from_value(json!({"name": "writ-keys",
+        "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": true}))
+    .unwrap();
+    let inits = pod.spec.as_mut().unwrap().init_containers.as_mut().unwrap();
+    inits[0].volume_mounts.as_mut().unwrap().push(mount);
+    assert!(!validate(&pod, &Settings::default()).is_empty());
+}
+
+#[test]
+fn another_configuration_than_the_chosen_one_is_refused() {
+    let settings = Settings {
+        config: "writ-p-s".to_owned(),
+        ..Settings::default()
+    };
+    assert!(!validate(&injected(), &settings).is_empty());
+}
+
+#[test]
+fn a_running_pod_stays_selected_and_keeps_its_sidecar() {
+    let old = injected();
+    let mut refused = Vec::new();
+    for change in [
+        json!({"metadata": {"labels": {"writ.dev/inject": "false"}}}),
+        json!({"metadata": {"annotations": {"writ.dev/injected": null}}}),
+        json!({"metadata": {"annotations": {"writ.dev/policy": "other"}}}),
+    ] {
+        let mut new = serde_json::to_value(&old).unwrap();
+        json_patch::merge(&mut new, &change);
+        let refusals = validate_update(&old, &serde_json::from_value(new).unwrap());
+        refused.push(codes(&refusals));
+    }
+    assert_eq!(refused, vec![vec![Code::Immutable]; 3]);
+
+    let mut new = old.clone();
+    new.spec.as_mut().unwrap().init_containers.as_mut().unwrap()[1].image = Some("x".to_owned());
+    assert_eq!(codes(&validate_update(&old, &new)), [Code::Immutable]);
+}
+
+#[test]
+fn what_controllers_change_in_a_running_pod_is_none_of_our_business() {
+    let old = injected();
+    let mut new = old.clone();
+    new.metadata.finalizers = Some(vec!["batch.kubernetes.io/job-tracking".to_owned()]);
+    new.metadata.labels = Some([("app".to_owned(), "x".to_owned())].into());
+    new.spec.as_mut().unwrap().containers[0].image = Some("agent:2".to_owned());
+    assert_eq!(validate_update(&old, &new).to_string(), "");
+}
+
+#[test]
+fn an_ephemeral_container_is_refused() {
+    let old = injected();
+    let mut new = old.clone();
+    new.spec.as_mut().unwrap().ephemeral_containers = Some(vec![Default::default()]);
+    let refusals = validate_update(&old, &new);
+    assert_eq!(codes(&refusals), [Code::EphemeralContainers]);
+}
+
+#[test]
+fn more_probes_than_a_sidecar_answers_are_refused() {
+    let headers: Vec<Value> = (0..2000)
+        .map(|n| json!({"name": format!("X-{n}"), "value": "0123456789"}))
+        .collect();
+    let pod = pod(json!({"containers": [{"name": "a", "image": "a",
+        "livenessProbe": {"httpGet": {"port": 80, "httpHeaders": headers}}}]}));
+    let refusals = inject(pod, &Settings::default()).unwrap_err();
+    assert_eq!(codes(&refusals), [Code::TooManyProbes]);
+}
+
+#[test]
+fn local_ports_and_other_ports_reach_the_redirection() {
+    let settings = Settings {
+        local_ports: vec![6379, 9090],
+        ports: writ_redirect::Ports {
+            status: 25_820,
+            ..Default::default()
+        },
+        ..Settings::default()
+    };
+    let pod = inject(pod(json!({})), &settings).unwrap();
+    let inits = pod.spec.unwrap().init_containers.unwrap();
+    let env = inits[0].env.as_ref().unwrap();
+    let value = |name: &str| {
+        let found = env.iter().find(|variable| variable.name == name).unwrap();
+        found.value.clone().unwrap()
+    };
+    assert_eq!(value("WRIT_LOCAL_PORTS"), "6379,9090");
+    assert_eq!(value("WRIT_ADMIN_PORT"), "25820");
+    assert_eq!(inits[1].ports.as_ref().unwrap()[0].container_port, 25_820);
+}
