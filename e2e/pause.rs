@@ -1,0 +1,6 @@
+//! Holds a pod's namespaces: waits, and does nothing else.
+fn main() {
+    loop {
+        std::thread::park();
+    }
+}

@@ -1,0 +1,14 @@
+//! What Writ does on a real cluster. `e2e/run` brings the cluster up and runs these.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
+
+mod acting;
+mod admission;
+mod capture;
+mod disturbance;
+mod lifecycle;
