@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue};
 use rustls_pki_types::CertificateDer;
 use writ_identity::TrustBundles;
 use writ_pep::{Body, Inbound, RedbReplayStore};
-use writ_sae::{Jti, ReplayFuture, ReplayStore, Use, issue_envelope};
+use writ_sae::{Durability, Jti, ReplayFuture, ReplayStore, Use, issue_envelope};
 
 use crate::latency;
 use crate::world::{World, keys_file};
@@ -18,7 +18,7 @@ use crate::world::{World, keys_file};
 struct Forgetful;
 
 impl ReplayStore for Forgetful {
-    fn use_once(&self, _: &str, _: Jti, _: u64, _: u64) -> ReplayFuture<'_> {
+    fn use_once(&self, _: &str, _: Jti, _: u64, _: u64, _: Durability) -> ReplayFuture<'_> {
         Box::pin(async { Ok(Use::Fresh) })
     }
     fn complete_since(&self) -> Option<u64> {

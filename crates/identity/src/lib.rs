@@ -15,6 +15,7 @@
 
 mod bundle;
 pub mod ca;
+mod current;
 mod error;
 mod leaf;
 mod signer;
@@ -24,6 +25,7 @@ pub mod tls;
 mod workload_api;
 
 pub use bundle::{MAX_AUTHORITIES, TrustBundles};
+pub use current::CurrentBundles;
 pub use error::IdentityError;
 pub use signer::{
     CurrentSigner, DELEGATED_KEY_LIFETIME, DelegatedSigner, EnvelopeKeys, KeyKind, SvidSigner,

@@ -351,3 +351,29 @@ proptest! {
         prop_assert!(ca.bundles("demo.writ").verify_chain(&chain, NOW).is_err());
     }
 }
+
+#[test]
+fn a_chain_that_verified_is_judged_anew_by_other_bundles_and_in_another_second() {
+    use writ_identity::CurrentBundles;
+    use writ_sae::ChainVerifier;
+    let (ca, other) = (Ca::new("demo"), Ca::new("other"));
+    let source = ca.source(AGENT);
+    let bundles = CurrentBundles::new(source.clone());
+    let chain = vec![ca.svid(AGENT).chain()[0].to_vec()];
+    let stranger = vec![other.svid(AGENT).chain()[0].to_vec()];
+    for _ in 0..2 {
+        assert_eq!(bundles.verify_chain(&chain, NOW).unwrap().spiffe_id, AGENT);
+        assert!(bundles.verify_chain(&stranger, NOW).is_err());
+    }
+    assert!(
+        bundles.verify_chain(&chain, NOW + HOUR + 1).is_err(),
+        "expired"
+    );
+    assert!(bundles.verify_chain(&chain, NOW).is_ok());
+    source.replace(other.svid(AGENT), other.bundles("demo.writ"));
+    assert!(
+        bundles.verify_chain(&chain, NOW).is_err(),
+        "not in the new bundles"
+    );
+    assert!(bundles.verify_chain(&stranger, NOW).is_ok());
+}

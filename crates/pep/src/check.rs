@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use writ_canonical::CanonicalRequest;
 use writ_policy::{AgentStatus, PROFILE, Registration, names::agent_key};
 use writ_sae::{
-    BodyDigest, Claims, Envelope, Expectations, HttpBinding, Jti, Unverified, Use,
+    BodyDigest, Claims, Durability, Envelope, Expectations, HttpBinding, Jti, Unverified, Use,
     VerifiedEnvelope, fields, lifetime::MAX_SKEW,
 };
 
@@ -296,27 +296,38 @@ impl Pep {
         // The greatest skew, not the configured one, so that raising it later lets nothing in
         // whose entry was swept under the lower one.
         let expires = claims.exp.saturating_add(MAX_SKEW);
-        self.first_use(&claims.iss, claims.jti, expires, now, Refusal::Replayed)
+        let entry = (claims.iss.as_str(), claims.jti, expires);
+        self.first_use(entry, now, self.durability(), Refusal::Replayed)
             .await?;
         if let Some((approval, until)) = approval {
             // Approvals share the store under an issuer that no SPIFFE ID equals.
             let issuer = format!("approval:{}", hex::encode(approval));
             let expires = until.saturating_add(MAX_SKEW);
-            self.first_use(&issuer, Jti([0; 16]), expires, now, Refusal::ApprovalUsed)
+            let entry = (issuer.as_str(), Jti([0; 16]), expires);
+            self.first_use(entry, now, Durability::Now, Refusal::ApprovalUsed)
                 .await?;
         }
         Ok(())
     }
 
+    /// No envelope that must be bound to its connection outlives the process that ends the
+    /// connection, so its use need not be on the disk before the request goes on.
+    fn durability(&self) -> Durability {
+        match self.config.binding {
+            Binding::Required => Durability::Soon,
+            Binding::Optional => Durability::Now,
+        }
+    }
+
     async fn first_use(
         &self,
-        issuer: &str,
-        jti: Jti,
-        expires: u64,
+        (issuer, jti, expires): (&str, Jti, u64),
         now: u64,
+        durability: Durability,
         replayed: Refusal,
     ) -> Result<(), Refusal> {
-        match self.config.replay.use_once(issuer, jti, expires, now).await {
+        let replay = &self.config.replay;
+        match replay.use_once(issuer, jti, expires, now, durability).await {
             Ok(Use::Fresh) => Ok(()),
             Ok(Use::Replayed) => Err(replayed),
             Ok(Use::Forgotten) => Err(Refusal::ReplayForgotten),

@@ -153,7 +153,7 @@ async fn a_full_store_refuses_for_now() {
 struct Broken;
 
 impl ReplayStore for Broken {
-    fn use_once(&self, _: &str, _: Jti, _: u64, _: u64) -> ReplayFuture<'_> {
+    fn use_once(&self, _: &str, _: Jti, _: u64, _: u64, _: Durability) -> ReplayFuture<'_> {
         Box::pin(async { Err(ReplayError("no disk".into())) })
     }
     fn complete_since(&self) -> Option<u64> {

@@ -54,7 +54,7 @@ pub use jws::{COMPACT_MAX_BYTES, Compact, Token, Unverified, Verified, sae_hash}
 pub use key::{ChainError, ChainVerifier, VerifiedSvid, VerifyKey, leaf_kid};
 pub use receipt::{Outcome, ReceiptClaims};
 pub use refusal::Refusal;
-pub use replay::{ReplayError, ReplayFuture, ReplayStore, Use, replay_key};
+pub use replay::{Durability, ReplayError, ReplayFuture, ReplayStore, Use, replay_key};
 pub use signers::{EdDsaSigner, Es256Signer};
 pub use statement::{Confirmation, KeyStatement, OkpJwk};
 pub use verify::Expectations;

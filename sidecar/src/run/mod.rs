@@ -1,7 +1,6 @@
 //! `writ-sidecar run`: puts the parts together, keeps them running, and drains them.
 
 mod error;
-mod identity;
 mod parts;
 mod reload;
 mod tasks;

@@ -257,12 +257,8 @@ impl Inner {
     fn publish(&self, head: Arc<HeadState>, instead_of: Option<B256>) {
         let number = head.number();
         let guard = lock(&self.publishing);
-        if instead_of.is_none_or(|hash| {
-            self.head
-                .load()
-                .as_ref()
-                .is_some_and(|now| now.hash() == hash)
-        }) {
+        let now = self.head.load().as_ref().map(|now| now.hash());
+        if may_replace(now, instead_of) {
             self.head.store(Some(head));
         }
         drop(guard);
@@ -270,7 +266,72 @@ impl Inner {
     }
 }
 
+/// Whether a head may take the place of `now`: a new one always, one that only adds state to the
+/// block `instead_of` while that is still the current one. Asked under the publishing lock.
+fn may_replace<T: PartialEq>(now: Option<T>, instead_of: Option<T>) -> bool {
+    instead_of.is_none() || now == instead_of
+}
+
 /// A poisoned lock guards plain data that is valid after every statement.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod swap_tests {
+    #![allow(clippy::unwrap_used)]
+
+    use loom::sync::{Arc, Mutex, RwLock};
+    use loom::thread;
+
+    use super::may_replace;
+
+    /// A head of the model: its block, and whether state was added to it.
+    type Head = (u64, bool);
+
+    /// Publishing as the feed does it, over loom's primitives.
+    struct Model {
+        head: RwLock<Arc<Head>>,
+        publishing: Mutex<()>,
+    }
+
+    impl Model {
+        fn publish(&self, head: Head, instead_of: Option<u64>) {
+            let _guard = self.publishing.lock().unwrap();
+            let now = self.head.read().unwrap().0;
+            if may_replace(Some(now), instead_of) {
+                *self.head.write().unwrap() = Arc::new(head);
+            }
+        }
+
+        fn current(&self) -> Arc<Head> {
+            Arc::clone(&self.head.read().unwrap())
+        }
+    }
+
+    #[test]
+    fn added_state_never_brings_an_older_head_back() {
+        loom::model(|| {
+            let model = Arc::new(Model {
+                head: RwLock::new(Arc::new((1, false))),
+                publishing: Mutex::new(()),
+            });
+            let adding = {
+                let model = model.clone();
+                thread::spawn(move || {
+                    let seen = model.current().0;
+                    model.publish((seen, true), Some(seen));
+                })
+            };
+            let advancing = {
+                let model = model.clone();
+                thread::spawn(move || model.publish((2, false), None))
+            };
+            let (first, second) = (model.current(), model.current());
+            assert!(first.0 <= second.0, "a reader saw the head go back");
+            adding.join().unwrap();
+            advancing.join().unwrap();
+            assert_eq!(model.current().0, 2);
+        });
+    }
 }

@@ -29,6 +29,10 @@ const MAX_BATCH: usize = 512;
 /// Room that a commit needs beside its records: pages of the trees that are copied on write.
 const COMMIT_ROOM: u64 = 256 * 1024;
 
+/// How long a record that nothing waits for, such as an outcome, waits for company: one commit
+/// then serves it and the next decision.
+const LINGER: Duration = Duration::from_millis(5);
+
 /// Records between two checkpoints that are stored with the log.
 const KEEP_CHECKPOINT_EVERY: u64 = 256;
 
@@ -99,6 +103,10 @@ pub(super) struct Writer {
     wrote_at: Instant,
     blocked: Option<(u64, Instant)>,
     failed_at: Option<Instant>,
+    /// Whether something that came since the last write cannot wait.
+    urgent: bool,
+    /// Since when something waits for company.
+    lingers: Option<Instant>,
 }
 
 /// Whether an entry waits out a failing volume instead of failing with it: what already happened
@@ -132,6 +140,8 @@ impl Writer {
             wrote_at: Instant::now(),
             blocked: None,
             failed_at: None,
+            urgent: false,
+            lingers: None,
         }
     }
 
@@ -145,7 +155,11 @@ impl Writer {
             };
             self.expire();
             self.beat();
-            self.write();
+            if self.is_due() {
+                self.write();
+                self.urgent = false;
+                self.lingers = None;
+            }
             if self.signed < self.tail.next
                 && self.signed_at.elapsed() >= self.options.checkpoint_every
             {
@@ -157,6 +171,11 @@ impl Writer {
         }
     }
 
+    /// Whether to write now, rather than to wait for more.
+    fn is_due(&self) -> bool {
+        self.urgent || self.lingers.is_none_or(|since| since.elapsed() >= LINGER)
+    }
+
     /// How long nothing needs to be done.
     fn patience(&self) -> Duration {
         let left = |since: Instant, every: Duration| every.saturating_sub(since.elapsed());
@@ -165,7 +184,9 @@ impl Writer {
             patience = left(self.wrote_at, self.options.heartbeat_every);
         }
         if self.failed_at.is_none() && self.order.is_ready() {
-            patience = Duration::ZERO;
+            patience = self
+                .lingers
+                .map_or(Duration::ZERO, |since| left(since, LINGER));
         }
         if self.signed < self.tail.next {
             patience = patience.min(left(self.signed_at, self.options.checkpoint_every));
@@ -204,6 +225,11 @@ impl Writer {
                 permit,
                 reply,
             } => {
+                if outlasts_failure(&entry) {
+                    self.lingers.get_or_insert_with(Instant::now);
+                } else {
+                    self.urgent = true;
+                }
                 let waiting = Waiting {
                     entry,
                     time,

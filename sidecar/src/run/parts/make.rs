@@ -15,7 +15,7 @@ use writ_chain::clock::Clock;
 use writ_chain::{ChainConfig, HeadTag, StateFeed};
 use writ_identity::ca::{KeyStore, Permitted, PodCa};
 use writ_identity::tls::{self as svid_tls, Authorize, UpstreamRoots, upstream_client_config};
-use writ_identity::{EnvelopeKeys, KeyKind, SvidSource, WorkloadApiSource};
+use writ_identity::{CurrentBundles, EnvelopeKeys, KeyKind, SvidSource, WorkloadApiSource};
 use writ_ledger::{CheckpointKey, Log, LogId, LogOptions, StartSignature};
 use writ_pep::{
     Binding, CallerCatalog, CallerState, LayerConfig, Pep, PepConfig, PepLayer, ReceiptBook,
@@ -25,7 +25,6 @@ use writ_policy::Registries;
 use writ_sae::{Kind, ReplayStore};
 
 use super::super::RunError;
-use super::super::identity::CurrentBundles;
 use super::super::reload::Files;
 use crate::config::{self, Config, InboundPort, InboundProtocol};
 use crate::dialer::SidecarDialer;
@@ -392,7 +391,7 @@ impl PepParts {
             obligations: 0,
             block_wait: BLOCK_WAIT,
             max_block_lag: MAX_BLOCK_LAG,
-            chains: Arc::new(CurrentBundles(Arc::clone(&self.source))),
+            chains: Arc::new(CurrentBundles::new(Arc::clone(&self.source))),
             trust_domains: BTreeMap::from([(svid.trust_domain().to_owned(), callers)]),
             catalogs: Arc::clone(catalogs),
             replay: Arc::clone(&self.replay),
