@@ -8,7 +8,7 @@ use writ_redirect::{Ipv6, Ports, Redirect};
 
 use crate::certs::Lifetimes;
 use crate::overrides::{Overrides, is_name};
-use crate::settings::{FIRST_UID, PROTECTED_PATHS, PullPolicy, Settings, SpireSocket};
+use crate::settings::{FIRST_UID, PROTECTED_PATHS, PullPolicy, Settings, SpireSocket, Trust};
 
 /// Admission webhook of Writ: puts the sidecar into agents' pods, and refuses pods in which it
 /// could be got around.
@@ -142,8 +142,9 @@ impl CertArgs {
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Injection")]
 pub struct InjectionArgs {
-    /// ConfigMap with the sidecar's configuration, in the pod's namespace. Given more than once,
-    /// pods choose by the annotation writ.dev/policy; the first is for those that do not.
+    /// ConfigMap with the sidecar's configuration, in the pod's namespace, where there are no
+    /// AgentPolicies. Given more than once, pods choose by the annotation writ.dev/policy; the
+    /// first is for those that do not.
     #[arg(
         long,
         env = "WRIT_STATIC_CONFIG",
@@ -152,6 +153,9 @@ pub struct InjectionArgs {
         value_delimiter = ','
     )]
     pub static_config: Vec<String>,
+    /// Whether that configuration intercepts agents' TLS; an AgentPolicy says it itself.
+    #[arg(long, env = "WRIT_TRUST", value_enum, default_value_t = Trust::Bundle)]
+    pub trust: Trust,
     /// TCP ports that a pod's containers may use among themselves, separated by commas.
     #[arg(
         long,
@@ -274,6 +278,7 @@ impl InjectionArgs {
             config: self.static_config.first().cloned().unwrap_or_default(),
             ports,
             local_ports: self.local_ports.clone(),
+            trust: self.trust,
             ipv6: match self.ipv6 {
                 Ipv6Mode::On => Ipv6::On,
                 Ipv6Mode::Off => Ipv6::Off,

@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use crate::overrides::Overrides;
 use crate::refusal::{Code, Refusals};
+use crate::settings::Trust;
 
 /// What was chosen for one pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +13,8 @@ pub struct Chosen {
     pub config: String,
     /// TCP ports that the pod's containers may use among themselves.
     pub local_ports: Vec<u16>,
+    /// Whom the agent's own TLS trusts.
+    pub trust: Trust,
 }
 
 /// Chooses a pod's configuration.
@@ -29,16 +32,18 @@ pub struct Static {
     first: String,
     others: Vec<String>,
     local_ports: Vec<u16>,
+    trust: Trust,
 }
 
 impl Static {
     /// The ConfigMap `first`, unless the pod's `writ.dev/policy` names one of `others`.
     #[must_use]
-    pub fn new(first: String, others: Vec<String>, local_ports: Vec<u16>) -> Self {
+    pub fn new(first: String, others: Vec<String>, local_ports: Vec<u16>, trust: Trust) -> Self {
         Self {
             first,
             others,
             local_ports,
+            trust,
         }
     }
 }
@@ -60,6 +65,7 @@ impl Choice for Static {
         Ok(Chosen {
             config,
             local_ports: self.local_ports.clone(),
+            trust: self.trust,
         })
     }
 }

@@ -206,6 +206,7 @@ fn chosen(
     Ok(Settings {
         config: chosen.config,
         local_ports: chosen.local_ports,
+        trust: chosen.trust,
         ..settings.clone()
     })
 }

@@ -70,12 +70,14 @@ pub async fn run(args: &Args) -> Result<(), RunError> {
         .static_config
         .split_first()
         .ok_or_else(|| RunError::Flags("--static-config names nothing".to_owned()))?;
+    let fixed = Static::new(
+        first.clone(),
+        others.to_vec(),
+        settings.local_ports.clone(),
+        settings.trust,
+    );
     let reviews = Arc::new(Reviews {
-        choice: Arc::new(Static::new(
-            first.clone(),
-            others.to_vec(),
-            settings.local_ports.clone(),
-        )),
+        choice: Arc::new(fixed),
         settings,
         lookup: Arc::new(KubeLookup(client.clone())),
         random: Arc::new(SystemRandom::new()),
@@ -88,10 +90,10 @@ pub async fn run(args: &Args) -> Result<(), RunError> {
     let ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync> = Arc::new(move || {
         if leaving.is_cancelled() {
             Err("ending".to_owned())
-        } else if served.is_set() {
-            Ok(())
-        } else {
+        } else if !served.is_set() {
             Err("no serving certificate yet".to_owned())
+        } else {
+            Ok(())
         }
     });
     // Reviews go on for a while after the pod was told to end; readiness ends at once.

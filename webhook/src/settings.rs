@@ -40,6 +40,15 @@ impl PullPolicy {
     }
 }
 
+/// Whom the agent's own TLS trusts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Trust {
+    /// The pod's own CA besides the system's: the sidecar intercepts, and writes the bundle.
+    Bundle,
+    /// Whatever the image trusts: the sidecar does not intercept.
+    Image,
+}
+
 /// What one pod is injected with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -57,6 +66,9 @@ pub struct Settings {
     pub ports: Ports,
     /// TCP ports that the pod's containers may use among themselves.
     pub local_ports: Vec<u16>,
+    /// Whom the agent's own TLS trusts. With another answer than the sidecar's configuration has,
+    /// agents would look for a bundle that nobody writes.
+    pub trust: Trust,
     /// Whether IPv6 is captured or dropped.
     pub ipv6: Ipv6,
     /// Where the Workload API comes from.
@@ -103,6 +115,7 @@ impl Default for Settings {
             config: "writ-sidecar".to_owned(),
             ports: Ports::default(),
             local_ports: Vec::new(),
+            trust: Trust::Bundle,
             ipv6: Ipv6::On,
             spire: SpireSocket::Csi("csi.spiffe.io".to_owned()),
             cpu: "50m".to_owned(),

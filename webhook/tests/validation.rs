@@ -8,7 +8,7 @@
 
 use k8s_openapi::api::core::v1::{Pod, VolumeMount};
 use serde_json::{Value, json};
-use writ_webhook::{Code, Refusals, Settings, inject, validate, validate_update};
+use writ_webhook::{Code, Refusals, Settings, inject, sidecar_uid, validate, validate_update};
 
 fn pod(spec: Value) -> Pod {
     let mut pod = json!({"metadata": {"name": "agent"},
@@ -41,7 +41,9 @@ fn a_sidecar_with_a_uid_of_ones_own_choice_is_refused() {
         let forged = inject(pod(json!({})), &Settings::default().with_uid(uid)).unwrap();
         let refusals = validate(&forged, &Settings::default());
         assert!(codes(&refusals).contains(&Code::NotInjected), "{refusals}");
-        assert!(inject(forged, &Settings::default()).is_err());
+        let drawn = Settings::default().with_uid(2_000_000_123);
+        let replaced = inject(forged, &drawn).unwrap();
+        assert_eq!(sidecar_uid(&replaced), Some(2_000_000_123));
     }
 }
 
@@ -64,6 +66,7 @@ fn the_api_servers_own_additions_to_the_sidecar_are_kept() {
     .unwrap();
     for ours in &mut pod.spec.as_mut().unwrap().init_containers.as_mut().unwrap()[..2] {
         ours.volume_mounts.as_mut().unwrap().push(token.clone());
+        ours.image_pull_policy = Some("Always".to_owned());
         let resources = ours.resources.as_mut().unwrap();
         let limits = resources.limits.as_mut().unwrap();
         limits.insert(
@@ -166,4 +169,16 @@ fn local_ports_and_other_ports_reach_the_redirection() {
     assert_eq!(value("WRIT_LOCAL_PORTS"), "6379,9090");
     assert_eq!(value("WRIT_ADMIN_PORT"), "25820");
     assert_eq!(inits[1].ports.as_ref().unwrap()[0].container_port, 25_820);
+}
+
+#[test]
+fn where_nothing_is_intercepted_agents_are_not_told_of_a_bundle() {
+    let settings = Settings {
+        trust: writ_webhook::settings::Trust::Image,
+        ..Settings::default()
+    };
+    let pod = inject(pod(json!({})), &settings).unwrap();
+    assert_eq!(validate(&pod, &settings).to_string(), "");
+    let container = &pod.spec.unwrap().containers[0];
+    assert_eq!((&container.env, &container.volume_mounts), (&None, &None));
 }

@@ -11,7 +11,7 @@ use crate::names;
 use crate::overrides::Overrides;
 use crate::probes;
 use crate::refusal::{Code, Refusals};
-use crate::settings::Settings;
+use crate::settings::{Settings, Trust};
 
 pub(crate) use apps::bare;
 pub(crate) use parts::trust_mount;
@@ -38,7 +38,9 @@ pub fn inject(mut pod: Pod, settings: &Settings) -> Result<Pod, Refusals> {
     let inits = spec.init_containers.iter_mut().flatten();
     for container in inits.chain(&mut spec.containers) {
         apps::lock_down(container);
-        apps::trust(container);
+        if settings.trust == Trust::Bundle {
+            apps::trust(container);
+        }
         probes::rewrite(container, admin, &mut targets, &mut refusals);
     }
     check::targets(&targets, settings, &mut refusals);

@@ -1,8 +1,9 @@
 //! An earlier injection, taken out again: the API server calls the webhook once more when another
 //! one changed the pod in between, and calls it for copies of injected pods.
 //!
-//! Only what the webhook itself would have made is taken out; anything else with a name of ours is
-//! refused. The uid is never taken over: a caller that could choose it would run as the sidecar.
+//! A container of ours is known by its name, image and arguments; it is made anew, whatever another
+//! webhook put into it. Anything else with a name of ours is refused. The uid is never taken over: a
+//! caller that could choose it would run as the sidecar.
 
 use std::collections::BTreeMap;
 
@@ -26,6 +27,7 @@ pub struct Carried {
 #[derive(Debug, Default)]
 struct Additions {
     token: Vec<VolumeMount>,
+    pull_policy: Option<String>,
     requests: BTreeMap<String, Quantity>,
     limits: BTreeMap<String, Quantity>,
 }
@@ -39,9 +41,15 @@ impl Carried {
 }
 
 impl Additions {
-    /// Takes the service account's token and defaults of a LimitRange out of `container`.
+    /// Takes from `container` what is not in `made`: the service account's token, a LimitRange's
+    /// defaults, and the pull policy of a cluster that always pulls.
     fn take(container: &mut Container, made: &Container) -> Self {
-        let mut additions = Self::default();
+        let mut additions = Self {
+            pull_policy: container
+                .image_pull_policy
+                .take_if(|policy| policy == "Always"),
+            ..Self::default()
+        };
         if let Some(mounts) = &mut container.volume_mounts {
             let is_token = |mount: &VolumeMount| {
                 mount.mount_path == names::TOKEN_PATH
@@ -61,6 +69,9 @@ impl Additions {
     }
 
     fn onto(&self, container: &mut Container) {
+        if let Some(policy) = &self.pull_policy {
+            container.image_pull_policy = Some(policy.clone());
+        }
         let mounts = container.volume_mounts.get_or_insert_default();
         mounts.extend(self.token.iter().cloned());
         let ResourceRequirements {
@@ -106,7 +117,6 @@ pub fn remove(
     overrides: &Overrides,
     refusals: &mut Refusals,
 ) -> Carried {
-    let uid = sidecar_uid(pod);
     if let Some(annotations) = &mut pod.metadata.annotations {
         annotations.remove(names::INJECTED);
         if annotations.is_empty() {
@@ -143,35 +153,35 @@ pub fn remove(
     }
     let mut carried = Carried::default();
     let mut targets = Vec::new();
-    // As they were made then: with the uid of then, and the probes that were known then.
-    let then = settings.with_uid(uid.unwrap_or(settings.uid));
     for (name, mut container) in found {
         let (made, slot) = if name == names::INIT {
-            (parts::init(&then), &mut carried.init)
+            (parts::init(settings), &mut carried.init)
         } else {
-            let declared = probes::declared(&container).map(str::to_owned);
-            targets = declared.as_deref().map(probes::decode).unwrap_or_default();
+            let declared = probes::declared(&container);
+            targets = declared.map(probes::decode).unwrap_or_default();
             (
-                parts::sidecar(&then, overrides, declared),
+                parts::sidecar(settings, overrides, None),
                 &mut carried.sidecar,
             )
         };
-        *slot = Additions::take(&mut container, &made);
-        if uid.is_none() || container != made {
+        if (&container.image, &container.command, &container.args)
+            != (&made.image, &made.command, &made.args)
+        {
             refuse("initContainers", &name);
         }
+        *slot = Additions::take(&mut container, &made);
     }
-    remove_volumes(pod, &then, refusals);
+    remove_volumes(pod, settings, refusals);
     restore_probes(pod, settings, &targets, refusals);
     carried
 }
 
-fn remove_volumes(pod: &mut Pod, then: &Settings, refusals: &mut Refusals) {
+fn remove_volumes(pod: &mut Pod, settings: &Settings, refusals: &mut Refusals) {
     let Some(spec) = &mut pod.spec else { return };
     let Some(volumes) = &mut spec.volumes else {
         return;
     };
-    let made = parts::volumes(then);
+    let made = parts::volumes(settings);
     for volume in volumes.extract_if(.., |volume| names::is_our_volume(&volume.name)) {
         if !made.contains(&volume) {
             refusals.add(

@@ -1,0 +1,480 @@
+//! The manifests: they are what Kubernetes reads, they select what they should, and the admission
+//! policy decides as the webhook does.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+    ValidatingWebhookConfiguration,
+};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube_cel::KubeCelExt;
+use kube_cel::cel::{self, Context, Program};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use writ_webhook::{Refusals, Settings, inject, known};
+
+fn documents() -> Vec<Value> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests");
+    let mut documents = Vec::new();
+    for file in ["mutating", "validating", "policy", "rbac", "workload"] {
+        let text = std::fs::read_to_string(folder.join(format!("{file}.yaml"))).unwrap();
+        for document in text.split("\n---\n") {
+            documents.push(serde_saphyr::from_str(document).unwrap());
+        }
+    }
+    documents
+}
+
+/// Reads a document as `K`, and sees that nothing of it is lost.
+fn typed<K: DeserializeOwned + Serialize>(document: &Value) -> K {
+    let object: K = serde_json::from_value(document.clone()).unwrap();
+    let mut refusals = Refusals::default();
+    known::all(
+        document,
+        &serde_json::to_value(&object).unwrap(),
+        &mut refusals,
+    );
+    assert!(refusals.is_empty(), "{refusals}");
+    object
+}
+
+fn one<K: DeserializeOwned + Serialize>(kind: &str, name: &str) -> K {
+    let found: Vec<Value> = documents()
+        .into_iter()
+        .filter(|d| d["kind"] == kind && d["metadata"]["name"] == name)
+        .collect();
+    assert_eq!(found.len(), 1, "{kind} {name}");
+    typed(&found[0])
+}
+
+#[test]
+fn every_manifest_is_what_kubernetes_reads() {
+    for document in documents() {
+        match document["kind"].as_str().unwrap() {
+            "MutatingWebhookConfiguration" => {
+                drop(typed::<MutatingWebhookConfiguration>(&document))
+            }
+            "ValidatingWebhookConfiguration" => {
+                drop(typed::<ValidatingWebhookConfiguration>(&document));
+            }
+            "ValidatingAdmissionPolicy" => drop(typed::<ValidatingAdmissionPolicy>(&document)),
+            "ValidatingAdmissionPolicyBinding" => {
+                drop(typed::<ValidatingAdmissionPolicyBinding>(&document));
+            }
+            "ConfigMap" => drop(typed::<ConfigMap>(&document)),
+            "ServiceAccount" => drop(typed::<ServiceAccount>(&document)),
+            "Role" => drop(typed::<Role>(&document)),
+            "RoleBinding" => drop(typed::<RoleBinding>(&document)),
+            "ClusterRole" => drop(typed::<ClusterRole>(&document)),
+            "ClusterRoleBinding" => drop(typed::<ClusterRoleBinding>(&document)),
+            "Secret" => drop(typed::<Secret>(&document)),
+            "Service" => drop(typed::<Service>(&document)),
+            "PodDisruptionBudget" => drop(typed::<PodDisruptionBudget>(&document)),
+            "Deployment" => drop(typed::<Deployment>(&document)),
+            other => panic!("{other} is not expected here"),
+        }
+    }
+}
+
+type Labels = BTreeMap<String, String>;
+
+fn labels(pairs: &[(&str, &str)]) -> Labels {
+    let pairs = pairs.iter();
+    pairs
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect()
+}
+
+fn matches(selector: &Option<LabelSelector>, labels: &Labels) -> bool {
+    let Some(selector) = selector else {
+        return true;
+    };
+    let expressions = selector.match_expressions.iter().flatten();
+    assert!(selector.match_labels.is_none());
+    expressions.into_iter().all(|expression| {
+        let value = labels.get(&expression.key);
+        let named =
+            value.is_some_and(|v| expression.values.as_ref().is_some_and(|vs| vs.contains(v)));
+        match expression.operator.as_str() {
+            "In" => named,
+            "NotIn" => !named,
+            "Exists" => value.is_some(),
+            other => panic!("{other}"),
+        }
+    })
+}
+
+/// Namespaces and pods, and whether such a pod is to come to the webhook.
+fn cases() -> Vec<(Labels, Labels, bool)> {
+    let inject = |value| vec![("writ.dev/inject", value)];
+    let allowed = ("writ.dev/opt-out", "allowed");
+    let mut cases = Vec::new();
+    for (namespace, pods) in [
+        (
+            vec![],
+            [
+                (vec![], false),
+                (inject("true"), true),
+                (inject("false"), false),
+                (inject("yes"), true),
+            ],
+        ),
+        (
+            inject("disabled"),
+            [
+                (vec![], false),
+                (inject("true"), true),
+                (inject("false"), false),
+                (inject("yes"), true),
+            ],
+        ),
+        (
+            vec![allowed],
+            [
+                (vec![], false),
+                (inject("true"), true),
+                (inject("false"), false),
+                (inject("yes"), true),
+            ],
+        ),
+        (
+            inject("enabled"),
+            [
+                (vec![], true),
+                (inject("true"), true),
+                (inject("false"), true),
+                (inject("yes"), true),
+            ],
+        ),
+        (
+            vec![("writ.dev/inject", "enabled"), allowed],
+            [
+                (vec![], true),
+                (inject("true"), true),
+                (inject("false"), false),
+                (inject("yes"), true),
+            ],
+        ),
+    ] {
+        for (name, covered) in [
+            ("agents", true),
+            ("writ-system", false),
+            ("kube-system", false),
+        ] {
+            let mut namespace = labels(&namespace);
+            namespace.insert("kubernetes.io/metadata.name".to_owned(), name.to_owned());
+            for (pod, expected) in &pods {
+                cases.push((namespace.clone(), labels(pod), covered && *expected));
+            }
+        }
+    }
+    cases
+}
+
+#[test]
+fn every_opted_in_pod_comes_to_the_webhook_once_and_no_other() {
+    let mutating: MutatingWebhookConfiguration = one("MutatingWebhookConfiguration", "writ");
+    let validating: ValidatingWebhookConfiguration = one("ValidatingWebhookConfiguration", "writ");
+    for (namespace, pod, expected) in cases() {
+        let chosen = mutating.webhooks.iter().flatten().filter(|webhook| {
+            matches(&webhook.namespace_selector, &namespace)
+                && matches(&webhook.object_selector, &pod)
+        });
+        assert_eq!(
+            chosen.count(),
+            usize::from(expected),
+            "{namespace:?} {pod:?}"
+        );
+        let chosen = validating.webhooks.iter().flatten().filter(|webhook| {
+            webhook.name.contains(".check.")
+                && matches(&webhook.namespace_selector, &namespace)
+                && matches(&webhook.object_selector, &pod)
+        });
+        assert_eq!(
+            chosen.count(),
+            usize::from(expected),
+            "{namespace:?} {pod:?}"
+        );
+    }
+}
+
+#[test]
+fn what_protects_an_opted_in_namespace_fails_closed() {
+    let mutating: MutatingWebhookConfiguration = one("MutatingWebhookConfiguration", "writ");
+    for webhook in mutating.webhooks.iter().flatten() {
+        assert_eq!(webhook.failure_policy.as_deref(), Some("Fail"));
+        assert_eq!(webhook.reinvocation_policy.as_deref(), Some("IfNeeded"));
+        assert_eq!(webhook.side_effects, "None");
+    }
+    let validating: ValidatingWebhookConfiguration = one("ValidatingWebhookConfiguration", "writ");
+    let open: Vec<&str> = validating
+        .webhooks
+        .iter()
+        .flatten()
+        .filter(|webhook| webhook.failure_policy.as_deref() != Some("Fail"))
+        .map(|webhook| webhook.name.as_str())
+        .collect();
+    assert_eq!(
+        open,
+        [
+            "pod.connect.writ.dev",
+            "namespace.warn.writ.dev",
+            "optional.warn.writ.dev",
+            "pod.warn.writ.dev"
+        ]
+    );
+    let policy: ValidatingAdmissionPolicy = one("ValidatingAdmissionPolicy", "writ-pods");
+    assert_eq!(policy.spec.unwrap().failure_policy.as_deref(), Some("Fail"));
+}
+
+#[test]
+fn rights_are_named_one_by_one() {
+    for document in documents() {
+        let kind = document["kind"].as_str().unwrap();
+        if !kind.ends_with("Role") {
+            continue;
+        }
+        for rule in document["rules"].as_array().unwrap() {
+            assert!(!rule.to_string().contains('*'), "{rule}");
+            let secrets = rule["resources"].to_string().contains("secrets");
+            assert!(
+                !secrets || (kind == "Role" && rule["resourceNames"].is_array()),
+                "{rule}"
+            );
+        }
+    }
+}
+
+/// What a policy sees.
+#[derive(Default)]
+struct Seen(Vec<(&'static str, Value)>);
+
+impl Seen {
+    fn with(mut self, name: &'static str, value: Value) -> Self {
+        self.0.push((name, value));
+        self
+    }
+
+    fn says(&self, expression: &str) -> bool {
+        let mut context = Context::default();
+        context.register_all();
+        for (name, value) in &self.0 {
+            let value = cel::to_value(value).unwrap();
+            context.add_variable(*name, value).unwrap();
+        }
+        let program = Program::compile(expression).unwrap();
+        match program.execute(&context) {
+            Ok(cel::Value::Bool(says)) => says,
+            other => panic!("{other:?}: {expression}"),
+        }
+    }
+}
+
+/// Evaluates a policy as the API server would: whether the object is let through.
+///
+/// Variables are put in where they are used, which comes to the same.
+fn admits(policy: &ValidatingAdmissionPolicy, seen: &Seen) -> bool {
+    let spec = policy.spec.as_ref().unwrap();
+    let mut variables: Vec<(String, String)> = Vec::new();
+    let whole = |expression: &str, variables: &[(String, String)]| {
+        variables
+            .iter()
+            .fold(expression.to_owned(), |text, (name, value)| {
+                text.replace(&format!("variables.{name}"), &format!("({value})"))
+            })
+    };
+    for variable in spec.variables.iter().flatten() {
+        let value = whole(&variable.expression, &variables);
+        assert!(
+            variables
+                .iter()
+                .all(|(name, _)| !variable.name.starts_with(name)),
+            "the test would take {} for another",
+            variable.name
+        );
+        variables.push((variable.name.clone(), value));
+    }
+    let pass = |expression: &str| {
+        // Nobody has the right to unprotect.
+        let kept = expression
+            .find("authorizer")
+            .map(|at| expression.split_at(at).0);
+        let expression = kept.map_or(expression.to_owned(), |kept| format!("{kept} false"));
+        seen.says(&whole(&expression, &variables))
+    };
+    let mut conditions = spec.match_conditions.iter().flatten();
+    if !conditions.all(|condition| pass(&condition.expression)) {
+        return true;
+    }
+    let mut validations = spec.validations.iter().flatten();
+    validations.all(|validation| pass(&validation.expression))
+}
+
+fn pods_policy(pod: &Value, namespace: &Labels) -> bool {
+    let policy = one("ValidatingAdmissionPolicy", "writ-pods");
+    let params: ConfigMap = one("ConfigMap", "writ-admission");
+    let seen = Seen::default()
+        .with("object", pod.clone())
+        .with("params", serde_json::to_value(params).unwrap())
+        .with(
+            "namespaceObject",
+            json!({"metadata": {"labels": namespace}}),
+        );
+    admits(&policy, &seen)
+}
+
+fn pod() -> Value {
+    json!({"metadata": {"name": "agent"}, "spec": {"containers": [{"name": "agent", "image": "a"}]}})
+}
+
+fn injected() -> Value {
+    let pod = serde_json::from_value(pod()).unwrap();
+    serde_json::to_value(inject(pod, &Settings::default()).unwrap()).unwrap()
+}
+
+#[test]
+fn without_the_webhook_an_opted_in_pod_is_refused_and_any_other_is_not() {
+    for (namespace, labels, opted_in) in cases() {
+        if namespace["kubernetes.io/metadata.name"] != "agents" {
+            continue;
+        }
+        let mut pod = pod();
+        if !labels.is_empty() {
+            pod["metadata"]["labels"] = json!(labels);
+        }
+        assert_eq!(
+            pods_policy(&pod, &namespace),
+            !opted_in,
+            "{namespace:?} {labels:?}"
+        );
+    }
+}
+
+#[test]
+fn what_the_webhook_makes_passes_the_policy() {
+    let enabled = labels(&[("writ.dev/inject", "enabled")]);
+    assert!(pods_policy(&injected(), &enabled));
+    let mut with_others = injected();
+    let another = with_others["spec"]["containers"][0].clone();
+    let inits = with_others["spec"]["initContainers"]
+        .as_array_mut()
+        .unwrap();
+    inits.push(another);
+    assert!(pods_policy(&with_others, &enabled));
+}
+
+#[test]
+fn a_forged_sidecar_or_an_unconfined_container_does_not_pass_the_policy() {
+    let enabled = labels(&[("writ.dev/inject", "enabled")]);
+    for (path, value) in [
+        ("/spec/initContainers/0/image", json!("evil")),
+        ("/spec/initContainers/1/image", json!("evil")),
+        ("/spec/initContainers/0/args", json!(["validate"])),
+        ("/spec/initContainers/1/command", json!(["sh"])),
+        ("/spec/initContainers/1/restartPolicy", json!("Never")),
+        (
+            "/spec/initContainers/1/securityContext/runAsUser",
+            json!(1000),
+        ),
+        ("/spec/initContainers/1/name", json!("other")),
+        ("/spec/initContainers", json!([])),
+        ("/spec/hostNetwork", json!(true)),
+        ("/spec/hostPID", json!(true)),
+        ("/spec/shareProcessNamespace", json!(true)),
+        ("/spec/containers/0/securityContext", json!({})),
+        ("/spec/containers/0/securityContext/privileged", json!(true)),
+        (
+            "/spec/containers/0/securityContext/runAsUser",
+            json!(2_000_000_001),
+        ),
+        (
+            "/spec/containers/0/securityContext/allowPrivilegeEscalation",
+            json!(true),
+        ),
+        (
+            "/spec/containers/0/securityContext/capabilities/add",
+            json!(["cap_net_admin"]),
+        ),
+    ] {
+        let mut pod = injected();
+        let (parent, name) = path.rsplit_once('/').unwrap();
+        pod.pointer_mut(parent).unwrap()[name] = value;
+        assert!(!pods_policy(&pod, &enabled), "{path}");
+    }
+}
+
+#[test]
+fn a_namespace_stays_opted_in() {
+    let policy = one("ValidatingAdmissionPolicy", "writ-namespaces");
+    let enabled = json!({"writ.dev/inject": "enabled"});
+    let optional = json!({"writ.dev/inject": "enabled", "writ.dev/opt-out": "allowed"});
+    for (old, new, passes) in [
+        (json!({}), json!({}), true),
+        (json!({}), enabled.clone(), true),
+        (enabled.clone(), enabled.clone(), true),
+        (optional.clone(), enabled.clone(), true),
+        (optional.clone(), optional.clone(), true),
+        (enabled.clone(), json!({}), false),
+        (
+            enabled.clone(),
+            json!({"writ.dev/inject": "disabled"}),
+            false,
+        ),
+        (enabled, optional, false),
+    ] {
+        let object = |labels: &Value| json!({"metadata": {"name": "agents", "labels": labels}});
+        let seen = Seen::default()
+            .with("object", object(&new))
+            .with("oldObject", object(&old));
+        assert_eq!(admits(&policy, &seen), passes, "{old} {new}");
+    }
+}
+
+#[test]
+fn workloads_come_to_be_warned_of_when_their_pods_would_be_selected() {
+    let validating: ValidatingWebhookConfiguration = one("ValidatingWebhookConfiguration", "writ");
+    let condition = |name: &str| {
+        let mut webhooks = validating.webhooks.iter().flatten();
+        let webhook = webhooks.find(|webhook| webhook.name == name).unwrap();
+        webhook.match_conditions.as_ref().unwrap()[0]
+            .expression
+            .clone()
+    };
+    for (labels, optional, pod) in [
+        (json!({}), true, false),
+        (json!({"labels": {"a": "b"}}), true, false),
+        (json!({"labels": {"writ.dev/inject": "true"}}), true, true),
+        (
+            json!({"labels": {"writ.dev/inject": "false"}}),
+            false,
+            false,
+        ),
+    ] {
+        for spec in [
+            json!({"template": {"metadata": labels}}),
+            json!({"jobTemplate": {"spec": {"template": {"metadata": labels}}}}),
+        ] {
+            let seen = Seen::default().with("object", json!({"spec": spec}));
+            let passes = |expression: String| seen.says(&expression);
+            assert_eq!(
+                passes(condition("optional.warn.writ.dev")),
+                optional,
+                "{spec}"
+            );
+            assert_eq!(passes(condition("pod.warn.writ.dev")), pod, "{spec}");
+        }
+    }
+}
