@@ -1,5 +1,5 @@
-//! Health, readiness and metrics on port 15820, on a runtime of their own so that load on the
-//! data path cannot make a healthy sidecar look dead.
+//! Health, readiness, metrics and the application's probes on port 15820, on a runtime of their own
+//! so that load on the data path cannot make a healthy sidecar look dead.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -13,6 +13,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+
+use crate::probes::Probes;
 
 /// Most connections at one time; scrapes and probes need a handful.
 const MAX_CONNECTIONS: usize = 64;
@@ -36,6 +38,7 @@ pub trait Status: Send + Sync + 'static {
 pub async fn serve(
     listener: std::net::TcpListener,
     status: Arc<dyn Status>,
+    probes: Arc<Probes>,
 ) -> std::io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -47,11 +50,11 @@ pub async fn serve(
         let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
             continue;
         };
-        let status = Arc::clone(&status);
+        let (status, probes) = (Arc::clone(&status), Arc::clone(&probes));
         tokio::spawn(async move {
             let service = service_fn(move |request| {
-                let answer = answer(&request, status.as_ref());
-                async move { Ok::<_, Infallible>(answer) }
+                let (status, probes) = (Arc::clone(&status), Arc::clone(&probes));
+                async move { Ok::<_, Infallible>(answer(&request, status.as_ref(), &probes).await) }
             });
             let _ = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -64,7 +67,11 @@ pub async fn serve(
     }
 }
 
-fn answer<B>(request: &Request<B>, status: &dyn Status) -> Response<Full<Bytes>> {
+async fn answer<B>(
+    request: &Request<B>,
+    status: &dyn Status,
+    probes: &Probes,
+) -> Response<Full<Bytes>> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".into());
     }
@@ -81,9 +88,14 @@ fn answer<B>(request: &Request<B>, status: &dyn Status) -> Response<Full<Bytes>>
             StatusCode::OK,
             String::from_utf8_lossy(&status.metrics()).into_owned(),
         ),
+        path if Probes::is_probe(path) => {
+            let agent = request.headers().get(header::USER_AGENT);
+            let (status, reason) = probes.answer(path, agent).await;
+            text(status, reason)
+        }
         _ => text(
             StatusCode::NOT_FOUND,
-            "only /healthz, /readyz and /metrics\n".into(),
+            "only /healthz, /readyz, /metrics and declared probes\n".into(),
         ),
     }
 }
@@ -114,23 +126,26 @@ mod tests {
         }
     }
 
-    fn get(path: &str, status: &Fixed) -> StatusCode {
-        answer(&Request::get(path).body(()).unwrap(), status).status()
+    async fn get(path: &str, status: &Fixed) -> StatusCode {
+        let request = Request::get(path).body(()).unwrap();
+        answer(&request, status, &Probes::default()).await.status()
     }
 
-    #[test]
-    fn readiness_says_no_while_something_is_missing_and_health_does_not() {
+    #[tokio::test]
+    async fn readiness_says_no_while_something_is_missing_and_health_does_not() {
         let waiting = Fixed(Err(vec!["no SVID yet".into()]));
-        assert_eq!(get("/readyz", &waiting), 503);
-        assert_eq!(get("/healthz", &waiting), 200);
-        assert_eq!(get("/readyz", &Fixed(Ok(()))), 200);
+        assert_eq!(get("/readyz", &waiting).await, 503);
+        assert_eq!(get("/healthz", &waiting).await, 200);
+        assert_eq!(get("/readyz", &Fixed(Ok(()))).await, 200);
     }
 
-    #[test]
-    fn other_paths_and_methods_are_refused() {
+    #[tokio::test]
+    async fn other_paths_and_methods_are_refused() {
         let status = Fixed(Ok(()));
-        assert_eq!(get("/debug", &status), 404);
+        assert_eq!(get("/debug", &status).await, 404);
+        assert_eq!(get("/probe/app/liveness", &status).await, 404);
         let post = Request::post("/metrics").body(()).unwrap();
-        assert_eq!(answer(&post, &status).status(), 405);
+        let answer = answer(&post, &status, &Probes::default()).await;
+        assert_eq!(answer.status(), 405);
     }
 }

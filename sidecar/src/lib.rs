@@ -16,6 +16,7 @@ pub mod listen;
 pub mod metrics;
 pub mod outbound;
 pub mod parents;
+pub mod probes;
 pub mod problem;
 pub mod run;
 pub mod upstream;

@@ -36,6 +36,9 @@ pub enum RunError {
     /// DNS cannot be served.
     #[error("DNS: {0}")]
     Dns(#[from] DnsError),
+    /// The declared probes are refused.
+    #[error(transparent)]
+    Probes(#[from] crate::probes::ProbesError),
     /// The PEP's settings are not safe.
     #[error("PEP: {0}")]
     Pep(#[from] writ_pep::ConfigError),

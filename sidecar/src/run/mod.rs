@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::api::{self, LocalActions};
 use crate::config::Config;
 use crate::listen::{self, Direction};
+use crate::probes::Probes;
 
 pub use error::RunError;
 use parts::Parts;
@@ -32,6 +33,12 @@ pub struct Args {
     /// Only read and check the configuration, its catalogs included.
     #[arg(long)]
     pub check: bool,
+    /// The application's probes to answer at the admin port, as JSON; the webhook sets it.
+    #[arg(long, env = "WRIT_PROBES", value_name = "JSON")]
+    pub probes: Option<String>,
+    /// The pod's own address, at which the application is probed.
+    #[arg(long, env = "WRIT_POD_IP", value_name = "ADDRESS")]
+    pub pod_ip: Option<std::net::IpAddr>,
 }
 
 /// Runs until SIGTERM or SIGINT, then drains.
@@ -41,13 +48,14 @@ pub struct Args {
 pub async fn run(args: &Args) -> Result<(), RunError> {
     let config = Config::load(&args.config)?;
     let files = reload::Files::load(&config)?;
+    let probes = Probes::parse(args.probes.as_deref(), args.pod_ip)?;
     if args.check {
         return Ok(());
     }
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
     let parts = Arc::new(Parts::start(&config, &files, stop.clone()).await?);
-    let admin = parts::serve_admin(&config, Arc::clone(&parts))?;
+    let admin = parts::serve_admin(&config, Arc::clone(&parts), probes)?;
 
     let limit = config.outbound.max_connections;
     for listener in listen::bind(Direction::Outbound, config.listen.outbound)

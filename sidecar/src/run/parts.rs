@@ -24,6 +24,7 @@ use crate::inbound::{Inbound, Port};
 use crate::metrics::Metrics;
 use crate::outbound::Outbound;
 use crate::parents::OpenRequests;
+use crate::probes::Probes;
 
 const STARTING: u8 = 0;
 const READY: u8 = 1;
@@ -210,7 +211,11 @@ pub(super) struct AdminThread(
 );
 
 /// Serves the admin port on a runtime of its own.
-pub(super) fn serve_admin(config: &Config, status: Arc<Parts>) -> Result<AdminThread, RunError> {
+pub(super) fn serve_admin(
+    config: &Config,
+    status: Arc<Parts>,
+    probes: Probes,
+) -> Result<AdminThread, RunError> {
     let port = config.listen.admin;
     let failed = move |source| RunError::listen("admin", port, source);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -225,7 +230,7 @@ pub(super) fn serve_admin(config: &Config, status: Arc<Parts>) -> Result<AdminTh
         .name("writ-admin".to_owned())
         .spawn(move || {
             runtime.block_on(async move {
-                if let Err(error) = admin::serve(listener, status).await {
+                if let Err(error) = admin::serve(listener, status, Arc::new(probes)).await {
                     tracing::error!(%error, "admin port ended");
                 }
             });
