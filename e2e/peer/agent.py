@@ -51,7 +51,8 @@ def stream(url, seen, events) -> dict:
             for line in answer:
                 if line.startswith(b"data:"):
                     read.append(line[5:].strip().decode())
-                    request(f"{seen}/{read[-1]}")
+                    while request(f"{seen}/{read[-1]}")["status"] == 503:  # told to send it again
+                        time.sleep(0.2)
         return {"status": answer.status, "events": read, "complete": len(read) == events}
     except OSError as error:
         return {"status": 0, "error": str(error), "events": read}

@@ -8,6 +8,12 @@ fn transfer(stage: &Stage, name: &str, amount: &str) -> Value {
         "body": {"amount": amount, "currency": "EUR", "to": "rent"}})
 }
 
+/// The same step, sent again while the answer is that it cannot be decided just now.
+fn at_last(mut step: Value) -> Value {
+    step["until"] = json!({"status": 200});
+    step
+}
+
 /// Requests that reached the tool, probes left out.
 async fn arrivals(tool: &writ_e2e::Pod) -> Vec<Value> {
     let mut said = tool.said().await;
@@ -20,7 +26,7 @@ fn an_agents_call_is_decided_signed_verified_and_answered() {
     play("acts", async |stage| {
         let tool = stage.start_tool().await;
         let agent = stage
-            .start_agent(json!([transfer(stage, "pay", "25.00")]))
+            .start_agent(json!([at_last(transfer(stage, "pay", "25.00"))]))
             .await;
         assert_eq!(agent.containers(), ["writ-init", "writ-sidecar", "peer"]);
 
@@ -38,13 +44,30 @@ fn an_agents_call_is_decided_signed_verified_and_answered() {
 }
 
 #[test]
+fn an_agent_that_speaks_https_trusts_its_pods_bundle() {
+    play("https", async |stage| {
+        let tool = stage.start_tool().await;
+        let url = stage
+            .payments("/v1/accounts/A-1/balance")
+            .replace("http:", "https:");
+        let steps = json!([at_last(json!({"name": "ask", "do": "request", "url": url}))]);
+        let agent = stage.start_agent(steps).await;
+        let answer = agent.result("ask").await;
+        assert_eq!(answer["status"], 200, "{answer}");
+        let arrived = arrivals(&tool).await;
+        let claims = arrived.first().and_then(envelope).expect("an envelope");
+        assert_eq!(claims["iss"], stage.agent_id());
+    });
+}
+
+#[test]
 fn what_the_policy_denies_is_refused_and_never_reaches_the_target() {
     play("denied", async |stage| {
         let tool = stage.start_tool().await;
         let steps = json!([
             transfer(stage, "too much", "500.00"),
             {"name": "unlisted", "do": "request", "url": stage.payments("/v1/secrets")},
-            transfer(stage, "allowed", "1.00"),
+            at_last(transfer(stage, "allowed", "1.00")),
         ]);
         let agent = stage.start_agent(steps).await;
         for (step, reason) in [("too much", "amount-over-limit"), ("unlisted", "unlisted")] {
@@ -77,7 +100,7 @@ fn an_agent_on_the_mcp_sdk_calls_a_tool_and_learns_why_another_is_denied() {
         let weather = agent.result("weather").await;
         assert_eq!(weather["text"], "sunny in Lisbon", "{weather}");
         let denied = agent.result("delete").await.to_string();
-        assert!(denied.contains("denied"), "{denied}");
+        assert!(denied.contains("refused by policy"), "{denied}");
         assert!(!denied.contains("deleted A-1"), "{denied}");
     });
 }
@@ -89,7 +112,8 @@ fn events_stream_through_both_sidecars_one_by_one() {
         let agent = stage
             .start_agent(json!([{"name": "watch", "do": "stream",
                 "url": stage.payments("/v1/stream"), "seen": stage.payments("/v1/seen"),
-                "events": 4}]))
+                "events": 4,
+                "until": {"complete": true}}]))
             .await;
         let watched = agent.result("watch").await;
         // The server sends an event only when the one before was seen: one that buffers would stop it.

@@ -68,13 +68,6 @@ fn a_pod_in_which_the_sidecar_could_be_got_around_is_refused_with_the_reason() {
                 ),
             ),
             (
-                "identity-socket",
-                with(
-                    "/spec/volumes/0",
-                    json!({"name": "tmp", "csi": {"driver": "csi.spiffe.io", "readOnly": true}}),
-                ),
-            ),
-            (
                 "reserved-name",
                 with("/spec/containers/0/name", json!("writ-sidecar")),
             ),
@@ -117,17 +110,33 @@ fn an_ephemeral_container_in_an_agents_pod_is_refused() {
 }
 
 #[test]
-fn exec_and_attach_into_an_agents_pod_are_refused() {
+fn exec_and_attach_are_refused_in_an_agents_pod_and_in_no_other() {
     play("exec", async |stage| {
         let agent = stage.start_agent(json!([])).await;
-        agent.ready().await;
-        let api: Api<Object> = Api::namespaced(stage.client(), &stage.agents);
-        let into = || AttachParams::default().container("peer");
-        let exec = api
-            .exec(&agent.name, ["/usr/bin/python3", "-V"], &into())
-            .await;
-        assert!(exec.is_err(), "exec was let in");
-        let attach = api.attach(&agent.name, &into()).await;
-        assert!(attach.is_err(), "attach was let in");
+        let other = agent_pod("other", &json!([]));
+        let other = stage.create(&stage.outside, other).await;
+        for (pod, namespace, let_in) in [
+            (&agent, &stage.agents, false),
+            (&other, &stage.outside, true),
+        ] {
+            pod.ready().await;
+            let api: Api<Object> = Api::namespaced(stage.client(), namespace);
+            let into = || AttachParams::default().container("peer");
+            let python = ["/usr/bin/python3", "-V"];
+            let exec = api.exec(&pod.name, python, &into()).await;
+            assert_eq!(
+                exec.is_ok(),
+                let_in,
+                "exec in {namespace}: {:?}",
+                exec.err()
+            );
+            let attach = api.attach(&pod.name, &into()).await;
+            assert_eq!(
+                attach.is_ok(),
+                let_in,
+                "attach in {namespace}: {:?}",
+                attach.err()
+            );
+        }
     });
 }

@@ -62,7 +62,7 @@ fn an_init_container_is_captured_like_any_other() {
         stage.start_tool().await;
         let mut steps = attempts(&v4, &v6);
         let allowed = json!({"name": "allowed", "do": "request",
-            "url": stage.payments("/v1/accounts/A-1/balance")});
+            "url": stage.payments("/v1/accounts/A-1/balance"), "until": {"status": 200}});
         steps.as_array_mut().unwrap().push(allowed);
         let mut pod = agent_pod("agent", &json!([]));
         let mut init = pod["spec"]["containers"][0].clone();

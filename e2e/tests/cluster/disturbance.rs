@@ -1,8 +1,9 @@
 //! Parts that are away: nothing passes that should not, and what need not stop goes on.
 
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::Api;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::json;
 use writ_e2e::{Options, Stage, agent_pod, peer_pod, play_alone, play_with, until};
 
@@ -15,17 +16,15 @@ async fn scale_webhook(stage: &Stage, replicas: i32) {
     api.patch(WEBHOOK, &PatchParams::default(), &Patch::Merge(&change))
         .await
         .expect("the webhook's Deployment");
-    until(
-        &format!("the webhook has {replicas} replicas"),
-        async || {
-            let status = api.get(WEBHOOK).await.ok()?.status?;
-            let all = (
-                status.replicas.unwrap_or(0),
-                status.ready_replicas.unwrap_or(0),
-            );
-            (all == (replicas, replicas)).then_some(())
-        },
-    )
+    // Pods that are ending still answer for a while: they are waited for too.
+    let pods: Api<Pod> = Api::namespaced(stage.client(), SYSTEM);
+    let its = ListParams::default().labels("app.kubernetes.io/component=webhook");
+    until(&format!("the webhook has {replicas} pods"), async || {
+        let status = api.get(WEBHOOK).await.ok()?.status?;
+        let left = pods.list(&its).await.ok()?.items.len();
+        let ready = status.ready_replicas.unwrap_or(0);
+        (ready == replicas && i32::try_from(left) == Ok(replicas)).then_some(())
+    })
     .await;
 }
 
@@ -69,7 +68,7 @@ fn without_the_chain_actions_stop_when_its_state_is_too_old_and_go_on_when_it_is
         let chain = "writ-devchain.writ-system.svc.cluster.local";
         let forward = || peer_pod("rpc", &["/peer/forward.py", "8545", chain, "8545"]);
         stage
-            .apply::<k8s_openapi::api::core::v1::Service>(
+            .apply::<Service>(
                 &stage.outside,
                 json!({"apiVersion": "v1",
                 "kind": "Service", "metadata": {"name": "rpc"},
