@@ -6,6 +6,7 @@ Writ: plain urllib, sockets, and the MCP SDK.
 Every step may have `until`, the result's field values to wait for (each at most 120 s).
 """
 import asyncio
+import http.client
 import json
 import os
 import socket
@@ -32,7 +33,7 @@ def request(url, method="GET", body=None, headers=None, timeout=15) -> dict:
             result = {"status": answer.status, "headers": dict(answer.headers), "body": answer.read().decode()}
     except urllib.error.HTTPError as refused:
         result = {"status": refused.code, "headers": dict(refused.headers), "body": refused.read().decode()}
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:  # the latter when it breaks off halfway
         return {"status": 0, "error": str(error)}
     result["seconds"] = round(time.monotonic() - started, 4)
     try:
