@@ -7,7 +7,7 @@ CARGO_TARGET_DIR ?= $(CURDIR)/target
 export CARGO_TARGET_DIR
 BIN := $(CARGO_TARGET_DIR)/debug
 
-.PHONY: help bootstrap build demo test check bench fuzz soak ci clean
+.PHONY: help bootstrap build demo test check bench fuzz soak e2e ci clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,7 +40,11 @@ fuzz: bootstrap ## run every fuzz target for SECONDS each (default 10)
 soak: bootstrap ## long runs: fuzzing for ten minutes a target
 	scripts/fuzz 600
 
+e2e: bootstrap ## the tests on a real cluster with real SPIRE; as root, or with KUBECONFIG=...
+	e2e/run
+
 ci: check test demo ## what CI runs
+	@scripts/fuzz 5
 
 clean: ## remove what builds and runs leave behind
 	cargo clean

@@ -133,10 +133,10 @@ def listening(address: str, port: int) -> bool:
         return probe.connect_ex((address, port)) == 0
 
 
-def resident(process: subprocess.Popen) -> int:
-    """Resident memory of a running process, KiB."""
+def resident(process: subprocess.Popen, part: str = "VmRSS") -> int:
+    """Resident memory of a running process, KiB; `RssAnon` is the part that no file backs."""
     for text in pathlib.Path(f"/proc/{process.pid}/status").read_text().splitlines():
-        if text.startswith("VmRSS:"):
+        if text.startswith(f"{part}:"):
             return int(text.split()[1])
     raise Failed(f"process {process.pid} has ended")
 

@@ -115,8 +115,9 @@ def line(result: dict) -> str:
 
 
 def memory(cast: Cast) -> dict[str, int]:
-    """Resident memory of each sidecar, KiB."""
-    return {name: resident(process) for name, process in cast.sidecars.items()}
+    """Resident memory of each sidecar, KiB: all of it, and what is not its program's file."""
+    found = {name: resident(process) for name, process in cast.sidecars.items()}
+    return found | {f"{name}, own": resident(process, "RssAnon") for name, process in cast.sidecars.items()}
 
 
 def cpu(processes: dict[str, subprocess.Popen]) -> dict[str, float]:

@@ -65,6 +65,24 @@ async fn state_is_fresh_then_cached_then_too_old_while_the_chain_is_away() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_feed_that_is_told_to_look_does_not_wait_for_its_next_poll() {
+    let net = Net::start(1).await;
+    let mut config = net.config();
+    config.poll = Duration::from_secs(3600);
+    let feed = net.feed_with(config).await;
+    let seen = feed.ready().await.number();
+    net.chain.mine().await;
+    assert_eq!(feed.current().unwrap().number(), seen);
+    feed.look_now();
+    let head = until(&feed, |head| head.number() > seen).await;
+    assert!(
+        allowed(&feed).await,
+        "its state is proved too, at {}",
+        head.number()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_head_that_stands_still_grows_old_though_endpoints_answer() {
     let net = Net::start(3).await;
     let feed = net.feed().await;

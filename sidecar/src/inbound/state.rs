@@ -52,6 +52,7 @@ impl CallerState for ProvedCallers {
     fn wait_for_block(&self, block: u64, within: Duration) -> BoxFuture<'_, Option<u64>> {
         Box::pin(async move {
             let mut heads = self.feed.watch();
+            self.feed.look_now();
             let reached = async {
                 while self.head().is_none_or(|head| head < block) {
                     if heads.changed().await.is_err() {

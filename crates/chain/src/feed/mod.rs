@@ -22,6 +22,11 @@ use crate::rpc::{Endpoint, http_client};
 use crate::warm::{Warm, WarmSet};
 use crate::{ChainConfig, ChainError, Clock, FeedMetrics};
 
+/// How often within a poll's time others may make the feed look for a new head.
+const NUDGES_PER_POLL: u32 = 50;
+/// Longest that one who makes it look waits for that.
+const MAX_NUDGE_GAP: Duration = Duration::from_millis(50);
+
 /// Heads remembered, to tell which of them a reorg orphaned.
 const HISTORY: usize = 64;
 /// Rounds of evaluating and fetching.
@@ -171,6 +176,11 @@ impl StateFeed {
         self.inner.nudge.notify_one();
     }
 
+    /// Looks for a new head now rather than at the next poll: somebody has seen a newer one.
+    pub fn look_now(&self) {
+        self.inner.nudge.notify_one();
+    }
+
     /// The head's height, each time a head or more of its state is published.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.inner.heads.subscribe()
@@ -234,7 +244,11 @@ impl Inner {
             };
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
-                () = self.nudge.notified() => {}
+                () = async {
+                    // Whoever asks, and however often: the endpoints are spared.
+                    tokio::time::sleep((poll / NUDGES_PER_POLL).min(MAX_NUDGE_GAP)).await;
+                    self.nudge.notified().await;
+                } => {}
             }
         }
     }
