@@ -65,6 +65,38 @@ pub enum Progress {
     },
 }
 
+/// Where a change stands, by looking only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// Not in the timelock: the multisig must make this call.
+    Unset {
+        /// The call that puts it there.
+        schedule: Call,
+        /// The open proposal of it, if an owner made one.
+        proposal: Option<Proposal>,
+    },
+    /// In the timelock.
+    Queued {
+        /// Operation id in the timelock.
+        operation: B256,
+        /// Unix seconds.
+        ready_at: u64,
+        /// Whether anyone may execute it now.
+        ready: bool,
+    },
+}
+
+/// An open proposal in the multisig.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Proposal {
+    /// Its number.
+    pub number: u64,
+    /// Confirmations so far.
+    pub confirmations: u32,
+    /// Confirmations needed.
+    pub threshold: u64,
+}
+
 /// The owners' contracts.
 #[derive(Debug, Clone, Copy)]
 pub struct Governance {
@@ -120,6 +152,41 @@ impl Governance {
             transaction: receipt.transaction_hash,
             block: receipt.block_number.unwrap_or_default(),
         })
+    }
+
+    /// Where a change stands. Sends nothing, and needs no key.
+    ///
+    /// # Errors
+    /// The endpoint fails.
+    pub async fn standing(&self, session: &Session, calls: &[Call]) -> Result<Standing, TxError> {
+        let operation = self.operation(session, calls).await?;
+        if operation.state == State::Pending {
+            let read = |e| TxError::contract("reading the operation", e);
+            let timelock = TimelockController::new(self.timelock, session.provider());
+            let id = operation.id;
+            let ready_at = timelock.getTimestamp(id).call().await.map_err(read)?;
+            return Ok(Standing::Queued {
+                operation: id,
+                ready_at: ready_at.saturating_to(),
+                ready: timelock.isOperationReady(id).call().await.map_err(read)?,
+            });
+        }
+        let schedule = Call::new(self.timelock, &operation.schedule);
+        let proposal = match self.open_proposal(session, &schedule).await? {
+            None => None,
+            Some(id) => {
+                let read = |e| TxError::contract("reading the multisig", e);
+                let multisig = Multisig::new(self.multisig, session.provider());
+                let threshold = multisig.threshold().call().await.map_err(read)?;
+                let there = multisig.proposalOf(id).call().await.map_err(read)?;
+                Some(Proposal {
+                    number: id.saturating_to(),
+                    confirmations: there.confirmations,
+                    threshold: threshold.saturating_to(),
+                })
+            }
+        };
+        Ok(Standing::Unset { schedule, proposal })
     }
 
     /// Takes the next steps of a call that the multisig makes itself, without delay.

@@ -11,7 +11,7 @@ mod session;
 
 pub use approval::{approval_id, sign_approval, submit_approval};
 pub use error::TxError;
-pub use governance::{Call, Governance, Progress};
+pub use governance::{Call, Governance, Progress, Proposal, Standing};
 pub use key::KeyRef;
 pub use registry::{
     AgentRecord, AgentState, PolicyState, PolicyVersion, agent, calls, pause_agent, pause_all,
