@@ -40,7 +40,8 @@ fuzz: bootstrap ## run every fuzz target for SECONDS each (default 10)
 soak: bootstrap ## long runs: fuzzing for ten minutes a target
 	scripts/fuzz 600
 
-e2e: bootstrap ## the tests on a real cluster with real SPIRE; as root, or with KUBECONFIG=...
+e2e: ## the tests on a real cluster with real SPIRE; as root, or with KUBECONFIG=...
+	@scripts/bootstrap e2e
 	e2e/run
 
 ci: check test demo ## what CI runs
