@@ -23,9 +23,9 @@ use crate::warm::{Warm, WarmSet};
 use crate::{ChainConfig, ChainError, Clock, FeedMetrics};
 
 /// How often within a poll's time others may make the feed look for a new head.
-const NUDGES_PER_POLL: u32 = 50;
+const LOOKS_PER_POLL: u32 = 50;
 /// Longest that one who makes it look waits for that.
-const MAX_NUDGE_GAP: Duration = Duration::from_millis(50);
+const MAX_LOOK_GAP: Duration = Duration::from_millis(50);
 
 /// Heads remembered, to tell which of them a reorg orphaned.
 const HISTORY: usize = 64;
@@ -56,7 +56,10 @@ pub(crate) struct Inner {
     history: Mutex<VecDeque<(u64, B256)>>,
     heads: watch::Sender<u64>,
     events: broadcast::Sender<ChainEvent>,
+    /// The feed's own wish to look again.
     nudge: Notify,
+    /// That of others.
+    looks: Notify,
     cold: Semaphore,
     counters: Counters,
 }
@@ -93,6 +96,7 @@ impl StateFeed {
             heads: watch::Sender::new(0),
             events: broadcast::Sender::new(EVENTS),
             nudge: Notify::new(),
+            looks: Notify::new(),
             cold: Semaphore::new(COLD_FETCHES),
             counters: Counters::default(),
             config,
@@ -178,7 +182,7 @@ impl StateFeed {
 
     /// Looks for a new head now rather than at the next poll: somebody has seen a newer one.
     pub fn look_now(&self) {
-        self.inner.nudge.notify_one();
+        self.inner.looks.notify_one();
     }
 
     /// The head's height, each time a head or more of its state is published.
@@ -244,10 +248,11 @@ impl Inner {
             };
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
+                () = self.nudge.notified() => {}
                 () = async {
                     // Whoever asks, and however often: the endpoints are spared.
-                    tokio::time::sleep((poll / NUDGES_PER_POLL).min(MAX_NUDGE_GAP)).await;
-                    self.nudge.notified().await;
+                    tokio::time::sleep((poll / LOOKS_PER_POLL).min(MAX_LOOK_GAP)).await;
+                    self.looks.notified().await;
                 } => {}
             }
         }
