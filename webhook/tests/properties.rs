@@ -207,6 +207,9 @@ proptest! {
         let mut pod = injected.unwrap();
         let added: Container = serde_json::from_value(added).unwrap();
         let spec = pod.spec.as_mut().unwrap();
+        // The API server takes no pod with two containers of one name, in whichever lists.
+        let mut present = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+        prop_assume!(present.all(|container| container.name != added.name));
         let list = if init { spec.init_containers.as_mut().unwrap() } else { &mut spec.containers };
         list.insert(if front { 0 } else { list.len() }, added);
         prop_assert!(!validate(&pod, &settings).is_empty());
