@@ -100,8 +100,23 @@ fn container() -> impl Strategy<Value = Value> {
         })
 }
 
-/// Pods, most of them acceptable.
+/// Pods as an API server takes them: no two containers have one name, in whichever lists.
 fn pod() -> impl Strategy<Value = Pod> {
+    any_pod().prop_filter("two containers of one name", |pod: &Pod| {
+        let spec = pod.spec.as_ref().unwrap();
+        let containers = spec
+            .containers
+            .iter()
+            .chain(spec.init_containers.iter().flatten());
+        let mut names = std::collections::BTreeSet::new();
+        containers
+            .into_iter()
+            .all(|container| names.insert(&container.name))
+    })
+}
+
+/// Pods, most of them acceptable.
+fn any_pod() -> impl Strategy<Value = Pod> {
     let annotation = prop_oneof![
         Just(("writ.dev/log-level".to_owned(), "debug".to_owned())),
         Just(("writ.dev/memory".to_owned(), "1Gi".to_owned())),
