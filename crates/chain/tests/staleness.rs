@@ -83,6 +83,36 @@ async fn a_feed_that_is_told_to_look_does_not_wait_for_its_next_poll() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn however_often_others_ask_the_endpoints_are_asked_a_few_times() {
+    let net = Net::start(1).await;
+    let mut config = net.config();
+    config.poll = Duration::from_secs(3600);
+    let feed = net.feed_with(config).await;
+    let seen = feed.ready().await.number();
+    let asked = |feed: &writ_chain::StateFeed| feed.metrics().endpoints[0].calls;
+    let before = asked(&feed);
+    net.chain.mine().await;
+    (0..10_000).for_each(|_| feed.look_now());
+    until(&feed, |head| head.number() > seen).await;
+    assert!(asked(&feed) < before + 100, "{}", asked(&feed) - before);
+
+    // A chain that fails is asked no more often than if nobody asked: not again within this poll.
+    net.liars[0].go_down();
+    let mut events = feed.events();
+    feed.look_now();
+    event(&mut events, |e| {
+        matches!(e, ChainEvent::Failed(_)).then_some(())
+    })
+    .await;
+    let failing = asked(&feed);
+    for _ in 0..1000 {
+        feed.look_now();
+        net.chain.head().await;
+    }
+    assert_eq!(asked(&feed), failing);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_head_that_stands_still_grows_old_though_endpoints_answer() {
     let net = Net::start(3).await;
     let feed = net.feed().await;

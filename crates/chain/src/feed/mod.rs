@@ -236,14 +236,15 @@ impl Inner {
             .without_max_times();
         let mut backoff = delays.build();
         loop {
-            let wait = match self.advance().await {
+            let (wait, spared) = match self.advance().await {
                 Ok(()) => {
                     backoff = delays.build();
-                    poll
+                    (poll, (poll / LOOKS_PER_POLL).min(MAX_LOOK_GAP))
                 }
                 Err(error) => {
                     self.failed(error);
-                    backoff.next().unwrap_or(MAX_BACKOFF)
+                    // Callers do not make a chain that fails be asked more often than usual.
+                    (backoff.next().unwrap_or(MAX_BACKOFF), poll)
                 }
             };
             tokio::select! {
@@ -251,7 +252,7 @@ impl Inner {
                 () = self.nudge.notified() => {}
                 () = async {
                     // Whoever asks, and however often: the endpoints are spared.
-                    tokio::time::sleep((poll / LOOKS_PER_POLL).min(MAX_LOOK_GAP)).await;
+                    tokio::time::sleep(spared).await;
                     self.looks.notified().await;
                 } => {}
             }

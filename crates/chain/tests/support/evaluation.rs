@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use alloy::eips::BlockId;
 use alloy::providers::{DynProvider, Provider, ProviderBuilder};
@@ -12,6 +13,7 @@ use alloy::signers::SignerSync;
 use alloy::signers::local::PrivateKeySigner;
 use alloy_primitives::{Address, B256, Bytes, TxKind, U256, hex, keccak256};
 use alloy_sol_types::{SolCall, SolValue, sol};
+use tokio::sync::RwLock;
 use writ_chain::devnode::{DEV_KEYS, DevNode, DevNodeOptions};
 use writ_policy::{
     AccountProof, Action, CALLER, GAS_LIMIT, ProvedHeader, Registries, Snapshot, SnapshotBuilder,
@@ -32,6 +34,9 @@ pub struct Chain {
     pub provider: DynProvider,
     pub registries: Registries,
     pub approvals: Address,
+    /// Held for writing while a block is mined, for reading by proxies while they ask the node: a
+    /// proof asked for at that moment may be of the next block's state, which no honest node serves.
+    pub quiet: Arc<RwLock<()>>,
     owner: PrivateKeySigner,
 }
 
@@ -56,6 +61,7 @@ impl Chain {
             provider,
             registries,
             approvals: Address::ZERO,
+            quiet: Arc::default(),
             owner,
         };
         let own = chain.owner.address();
@@ -113,6 +119,7 @@ impl Chain {
     }
 
     pub async fn mine(&self) {
+        let _quiet = self.quiet.write().await;
         self.provider
             .raw_request::<_, serde_json::Value>("evm_mine".into(), [(); 0])
             .await

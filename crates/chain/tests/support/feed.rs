@@ -33,7 +33,7 @@ impl Net {
         chain.install(AGENT, POLICY).await;
         let mut liars = Vec::new();
         for _ in 0..endpoints {
-            liars.push(Liar::start(chain.url()).await);
+            liars.push(Liar::start(chain.url(), Arc::clone(&chain.quiet)).await);
         }
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)

@@ -16,6 +16,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 use tokio::net::TcpListener;
+use tokio::sync::RwLock;
 use url::Url;
 
 /// One request as the proxy saw it, with the node's honest answer.
@@ -48,6 +49,7 @@ struct Shared {
     script: Mutex<Script>,
     seen: Mutex<Vec<(String, Value)>>,
     client: Client<HttpConnector, Full<Bytes>>,
+    quiet: Arc<RwLock<()>>,
 }
 
 pub struct Liar {
@@ -57,8 +59,8 @@ pub struct Liar {
 }
 
 impl Liar {
-    /// Starts honest.
-    pub async fn start(upstream: &Url) -> Self {
+    /// Starts honest. `quiet` is held while the node is asked.
+    pub async fn start(upstream: &Url, quiet: Arc<RwLock<()>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
@@ -66,6 +68,7 @@ impl Liar {
             script: Mutex::new(Box::new(|call| Reply::Json(call.answer))),
             seen: Mutex::new(Vec::new()),
             client: Client::builder(TokioExecutor::new()).build_http(),
+            quiet,
         });
         let serving = Arc::clone(&shared);
         let task = tokio::spawn(async move {
@@ -152,6 +155,7 @@ async fn answer(
         .header("content-type", "application/json")
         .body(Full::new(body))
         .map_err(|e| other(&e))?;
+    let quiet = shared.quiet.read().await;
     let honest = shared
         .client
         .request(forward)
@@ -163,6 +167,7 @@ async fn answer(
         .await
         .map_err(|e| other(&e))?
         .to_bytes();
+    drop(quiet);
     let method = asked["method"].as_str().unwrap_or_default().to_owned();
     let params = asked["params"].clone();
     shared
