@@ -8,7 +8,9 @@ use writ_redirect::{Ipv6, Ports, Redirect};
 
 use crate::certs::Lifetimes;
 use crate::overrides::{Overrides, is_name};
-use crate::settings::{FIRST_UID, PROTECTED_PATHS, PullPolicy, Settings, SpireSocket, Trust};
+use crate::settings::{
+    FIRST_UID, PROTECTED_PATHS, PullPolicy, SPIFFE_DRIVER, Settings, SpireSocket, Trust,
+};
 
 /// Admission webhook of Writ: puts the sidecar into agents' pods, and refuses pods in which it
 /// could be got around.
@@ -177,7 +179,7 @@ pub struct InjectionArgs {
     #[arg(
         long,
         env = "WRIT_SPIRE_CSI_DRIVER",
-        default_value = "csi.spiffe.io",
+        default_value = SPIFFE_DRIVER,
         value_name = "NAME"
     )]
     pub spire_csi_driver: String,

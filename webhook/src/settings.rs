@@ -8,6 +8,9 @@ pub const FIRST_UID: u32 = 2_000_000_000;
 /// The highest uid that sidecars draw from.
 pub const LAST_UID: u32 = 2_147_483_646;
 
+/// CSI driver of the SPIFFE project, which mounts the Workload API's socket.
+pub const SPIFFE_DRIVER: &str = "csi.spiffe.io";
+
 /// How the socket of the SPIFFE Workload API gets into the sidecar.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SpireSocket {
@@ -117,7 +120,7 @@ impl Default for Settings {
             local_ports: Vec::new(),
             trust: Trust::Bundle,
             ipv6: Ipv6::On,
-            spire: SpireSocket::Csi("csi.spiffe.io".to_owned()),
+            spire: SpireSocket::Csi(SPIFFE_DRIVER.to_owned()),
             cpu: "50m".to_owned(),
             memory: "128Mi".to_owned(),
             record_size: "1280Mi".to_owned(),

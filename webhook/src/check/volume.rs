@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{PodSpec, Volume};
 
 use super::paths;
 use crate::refusal::{Code, Refusals};
-use crate::settings::{Settings, SpireSocket};
+use crate::settings::{SPIFFE_DRIVER, Settings, SpireSocket};
 
 pub(super) fn volumes(spec: &PodSpec, settings: &Settings, refusals: &mut Refusals) {
     for volume in spec.volumes.iter().flatten() {
@@ -12,9 +12,10 @@ pub(super) fn volumes(spec: &PodSpec, settings: &Settings, refusals: &mut Refusa
         if let Some(source) = &volume.host_path {
             host_path(&source.path, &field, settings, refusals);
         }
-        if let (Some(csi), SpireSocket::Csi(driver)) = (&volume.csi, &settings.spire)
-            && csi.driver == *driver
+        if let Some(csi) = &volume.csi
+            && mounts_workload_api(&csi.driver, settings)
         {
+            let driver = &csi.driver;
             refusals.add(
                 Code::IdentitySocket,
                 format!("{field}.csi"),
@@ -29,6 +30,12 @@ pub(super) fn volumes(spec: &PodSpec, settings: &Settings, refusals: &mut Refusa
             );
         }
     }
+}
+
+/// SPIFFE's own driver may be in the cluster also where sidecars get the socket another way.
+fn mounts_workload_api(driver: &str, settings: &Settings) -> bool {
+    let ours = matches!(&settings.spire, SpireSocket::Csi(ours) if ours == driver);
+    ours || driver == SPIFFE_DRIVER
 }
 
 /// Names of the ConfigMaps in a volume, mounted directly or projected.
@@ -68,6 +75,7 @@ fn host_path(path: &str, field: &str, settings: &Settings, refusals: &mut Refusa
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -94,6 +102,27 @@ mod tests {
             "/data/../var/lib/kubelet",
         ] {
             assert!(refused(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_workload_api_is_refused_also_where_sidecars_get_it_from_the_node() {
+        let from_node = Settings {
+            spire: SpireSocket::HostPath("/run/spire/sockets".to_owned()),
+            ..Settings::default()
+        };
+        let pod: PodSpec = serde_json::from_value(serde_json::json!({
+            "containers": [],
+            "volumes": [{"name": "v", "csi": {"driver": "csi.spiffe.io"}}],
+        }))
+        .unwrap();
+        for settings in [from_node, Settings::default()] {
+            let mut refusals = Refusals::default();
+            volumes(&pod, &settings, &mut refusals);
+            assert!(
+                refusals.to_string().contains("[identity-socket]"),
+                "{refusals}"
+            );
         }
     }
 
