@@ -4,5 +4,6 @@ mod authority;
 mod connection;
 mod http;
 mod opaque;
+mod understand;
 
 pub use connection::{Live, Outbound};
