@@ -71,7 +71,8 @@ pub enum Code {
     Immutable,
     /// No AgentPolicy selects the pod.
     NoPolicy,
-    /// Several AgentPolicies select the pod, or the one that is named does not.
+    /// The policy that the pod names does not select it, or the one that selects it yields to an
+    /// older one.
     PolicyChoice,
     /// AgentPolicies are not known yet.
     PoliciesUnknown,
@@ -167,9 +168,9 @@ impl Code {
             Self::NotInjected => ("not-injected", "check that the MutatingWebhookConfiguration `writ` exists and selects the pod; labels must be there when the pod is created"),
             Self::NotAsInjected => ("not-as-injected", "create the pod again; if it stays, exclude the pod from the other admission webhook that changed it"),
             Self::Immutable => ("immutable", "delete the pod and create it anew"),
-            Self::NoPolicy => ("no-policy", "create an AgentPolicy in the namespace whose podSelector matches the pod's labels"),
+            Self::NoPolicy => ("no-policy", "create an AgentPolicy in the namespace whose selector matches the pod's labels; a workload then tries again by itself"),
             Self::PolicyChoice => ("policy-choice", "name one that selects the pod in the annotation writ.dev/policy"),
-            Self::PoliciesUnknown => ("policies-unknown", "try again; if it stays, check that the webhook may list agentpolicies.writ.dev"),
+            Self::PoliciesUnknown => ("policies-unknown", "try again; if it stays, check that Writ's CRDs are installed and that the webhook may list agentpolicies.writ.dev"),
             Self::Malformed => ("malformed", "compare the webhook configurations with those that Writ was installed with"),
         }
     }
