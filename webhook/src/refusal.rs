@@ -41,6 +41,8 @@ pub enum Code {
     Exec,
     /// `kubectl attach`.
     Attach,
+    /// Two containers of one name.
+    DuplicateName,
     /// A container with a name of ours that the webhook did not make.
     ReservedName,
     /// A volume of ours that the webhook did not make, or a mount of one.
@@ -82,7 +84,7 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::HostNetwork,
         Self::HostPid,
         Self::SharedProcessNamespace,
@@ -101,6 +103,7 @@ impl Code {
         Self::EphemeralContainers,
         Self::Exec,
         Self::Attach,
+        Self::DuplicateName,
         Self::ReservedName,
         Self::ReservedVolume,
         Self::ReservedPath,
@@ -154,6 +157,7 @@ impl Code {
             Self::EphemeralContainers => ("ephemeral-containers", "debug a copy of the pod in a namespace that is not opted in"),
             Self::Exec => ("exec", "read logs, or debug a copy of the pod in a namespace that is not opted in"),
             Self::Attach => ("attach", "read logs, or debug a copy of the pod in a namespace that is not opted in"),
+            Self::DuplicateName => ("duplicate-name", "rename one of the containers"),
             Self::ReservedName => ("reserved-name", "rename the container, or leave the sidecar's containers out of the manifest: the webhook adds them"),
             Self::ReservedVolume => ("reserved-volume", "use another volume, of another name"),
             Self::ReservedPath => ("reserved-path", "mount the volume somewhere else"),
