@@ -7,6 +7,7 @@ use std::time::Duration;
 use writ_redirect::{Ipv6, Ports, Redirect};
 
 use crate::certs::Lifetimes;
+use crate::choice::Static;
 use crate::overrides::{Overrides, is_name};
 use crate::settings::{
     FIRST_UID, PROTECTED_PATHS, PullPolicy, SPIFFE_DRIVER, Settings, SpireSocket, Trust,
@@ -20,7 +21,7 @@ use crate::settings::{
     after_help = "Examples:
   writ-webhook                                     inside the cluster, with certificates of its own
   writ-webhook --cert-dir /etc/writ-webhook/tls    with certificates that cert-manager keeps
-  writ-webhook --spire-host-path /run/spire/agent-sockets --static-config demo
+  writ-webhook --spire-host-path /run/spire/agent-sockets --policies static
 
 Paths, over HTTPS: /mutate, /validate, /warn, /connect, /connect/lookup.
 Over HTTP on --admin-listen: /healthz, /readyz, /metrics."
@@ -144,13 +145,15 @@ impl CertArgs {
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Injection")]
 pub struct InjectionArgs {
-    /// ConfigMap with the sidecar's configuration, in the pod's namespace, where there are no
-    /// AgentPolicies. Given more than once, pods choose by the annotation writ.dev/policy; the
-    /// first is for those that do not.
+    /// Where sidecars' configurations come from.
+    #[arg(long, env = "WRIT_POLICIES", value_enum, default_value_t = PolicySource::AgentPolicies)]
+    pub policies: PolicySource,
+    /// ConfigMap with the sidecar's configuration, in the pod's namespace, that somebody keeps by
+    /// hand; writ-sidecar if --policies is static. Given more than once, pods choose by the
+    /// annotation writ.dev/policy; the first is for those that do not.
     #[arg(
         long,
         env = "WRIT_STATIC_CONFIG",
-        default_value = "writ-sidecar",
         value_name = "NAME",
         value_delimiter = ','
     )]
@@ -231,6 +234,16 @@ pub struct InjectionArgs {
     pub dns_port: u16,
 }
 
+/// Where sidecars' configurations come from.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PolicySource {
+    /// The AgentPolicy that selects the pod. In namespaces without any, --static-config if it is
+    /// given; else their pods are refused until there is one.
+    AgentPolicies,
+    /// Always --static-config.
+    Static,
+}
+
 /// Whether pods use IPv6.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ipv6Mode {
@@ -277,7 +290,10 @@ impl InjectionArgs {
             sidecar_image: self.sidecar_image.clone(),
             pull_policy: self.pull_policy,
             uid: FIRST_UID,
-            config: self.static_config.first().cloned().unwrap_or_default(),
+            config: match self.static_config.first() {
+                Some(first) => first.clone(),
+                None => Settings::default().config,
+            },
             ports,
             local_ports: self.local_ports.clone(),
             trust: self.trust,
@@ -292,6 +308,21 @@ impl InjectionArgs {
             log_level: self.sidecar_log.clone(),
             protected_paths,
         })
+    }
+
+    /// The configurations that are kept by hand: those given, else the usual one where there are
+    /// no others.
+    #[must_use]
+    pub fn fixed(&self, settings: &Settings) -> Option<Static> {
+        let others = self.static_config.get(1..).unwrap_or_default();
+        let fixed = Static::new(
+            settings.config.clone(),
+            others.to_vec(),
+            settings.local_ports.clone(),
+            settings.trust,
+        );
+        let given = !self.static_config.is_empty() || self.policies == PolicySource::Static;
+        given.then_some(fixed)
     }
 
     /// The same bounds as for a pod's own annotations.
@@ -352,6 +383,24 @@ mod tests {
         assert!(settings.protected_paths.contains(&"/srv/keys".to_owned()));
         assert_eq!(settings.ipv6, Ipv6::Off);
         assert_eq!(settings.memory, "256Mi");
+    }
+
+    #[test]
+    fn configurations_kept_by_hand_hold_where_they_are_asked_for_alone() {
+        let fixed = |line: &str| {
+            let words = std::iter::once("writ-webhook").chain(line.split_whitespace());
+            let injection = Args::try_parse_from(words).unwrap().injection;
+            let fixed = injection.fixed(&injection.settings().unwrap())?;
+            let pod = k8s_openapi::api::core::v1::Pod::default();
+            Some(
+                crate::choice::Choice::choose(&fixed, "any", &pod)
+                    .unwrap()
+                    .config,
+            )
+        };
+        assert_eq!(fixed(""), None);
+        assert_eq!(fixed("--policies static").as_deref(), Some("writ-sidecar"));
+        assert_eq!(fixed("--static-config a,b").as_deref(), Some("a"));
     }
 
     #[test]

@@ -24,6 +24,14 @@ pub trait Choice: Send + Sync + 'static {
     /// # Errors
     /// Refusals, when there is none or not just one.
     fn choose(&self, namespace: &str, pod: &Pod) -> Result<Chosen, Refusals>;
+
+    /// Whether pods can be chosen for; until then each is refused.
+    ///
+    /// # Errors
+    /// What is missing.
+    fn ready(&self) -> Result<(), &'static str> {
+        Ok(())
+    }
 }
 
 /// Configurations that somebody keeps by hand, without AgentPolicies.

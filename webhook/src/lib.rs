@@ -15,6 +15,7 @@ pub mod lookup;
 pub mod metrics;
 pub mod names;
 pub mod overrides;
+pub mod policies;
 pub mod probes;
 pub mod refusal;
 pub mod review;

@@ -41,6 +41,8 @@ pub enum Code {
     Exec,
     /// `kubectl attach`.
     Attach,
+    /// Two containers of one name.
+    DuplicateName,
     /// A container with a name of ours that the webhook did not make.
     ReservedName,
     /// A volume of ours that the webhook did not make, or a mount of one.
@@ -71,7 +73,8 @@ pub enum Code {
     Immutable,
     /// No AgentPolicy selects the pod.
     NoPolicy,
-    /// Several AgentPolicies select the pod, or the one that is named does not.
+    /// The policy that the pod names does not select it, or the one that selects it yields to an
+    /// older one.
     PolicyChoice,
     /// AgentPolicies are not known yet.
     PoliciesUnknown,
@@ -81,7 +84,7 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::HostNetwork,
         Self::HostPid,
         Self::SharedProcessNamespace,
@@ -100,6 +103,7 @@ impl Code {
         Self::EphemeralContainers,
         Self::Exec,
         Self::Attach,
+        Self::DuplicateName,
         Self::ReservedName,
         Self::ReservedVolume,
         Self::ReservedPath,
@@ -153,6 +157,7 @@ impl Code {
             Self::EphemeralContainers => ("ephemeral-containers", "debug a copy of the pod in a namespace that is not opted in"),
             Self::Exec => ("exec", "read logs, or debug a copy of the pod in a namespace that is not opted in"),
             Self::Attach => ("attach", "read logs, or debug a copy of the pod in a namespace that is not opted in"),
+            Self::DuplicateName => ("duplicate-name", "rename one of the containers"),
             Self::ReservedName => ("reserved-name", "rename the container, or leave the sidecar's containers out of the manifest: the webhook adds them"),
             Self::ReservedVolume => ("reserved-volume", "use another volume, of another name"),
             Self::ReservedPath => ("reserved-path", "mount the volume somewhere else"),
@@ -167,9 +172,9 @@ impl Code {
             Self::NotInjected => ("not-injected", "check that the MutatingWebhookConfiguration `writ` exists and selects the pod; labels must be there when the pod is created"),
             Self::NotAsInjected => ("not-as-injected", "create the pod again; if it stays, exclude the pod from the other admission webhook that changed it"),
             Self::Immutable => ("immutable", "delete the pod and create it anew"),
-            Self::NoPolicy => ("no-policy", "create an AgentPolicy in the namespace whose podSelector matches the pod's labels"),
+            Self::NoPolicy => ("no-policy", "create an AgentPolicy in the namespace whose selector matches the pod's labels; a workload then tries again by itself"),
             Self::PolicyChoice => ("policy-choice", "name one that selects the pod in the annotation writ.dev/policy"),
-            Self::PoliciesUnknown => ("policies-unknown", "try again; if it stays, check that the webhook may list agentpolicies.writ.dev"),
+            Self::PoliciesUnknown => ("policies-unknown", "try again; if it stays, check that Writ's CRDs are installed and that the webhook may list agentpolicies.writ.dev"),
             Self::Malformed => ("malformed", "compare the webhook configurations with those that Writ was installed with"),
         }
     }

@@ -9,17 +9,20 @@ use kube::Client;
 use ring::rand::SystemRandom;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::args::{Args, CertArgs};
+use crate::args::{Args, CertArgs, InjectionArgs, PolicySource};
 use crate::certs::{
     CertError, Configurations, Current, Folder, Lifetimes, Rotation, SecretStore, follow,
 };
-use crate::choice::Static;
+use crate::choice::Choice;
 use crate::lookup::KubeLookup;
 use crate::metrics::Metrics;
+use crate::policies::Policies;
 use crate::server::{self, Reviews};
+use crate::settings::Settings;
 
 /// Endpoints still name a pod for a moment after it was told to end.
 const LINGER: Duration = Duration::from_secs(5);
@@ -41,6 +44,9 @@ pub enum RunError {
     /// A port cannot be listened on.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
+    /// Nobody would learn of new AgentPolicies any more.
+    #[error("the watch on AgentPolicies ended; start the webhook again")]
+    Watch,
     /// Signals cannot be received.
     #[error("signals: {0}")]
     Signal(std::io::Error),
@@ -65,19 +71,9 @@ pub async fn run(args: &Args) -> Result<(), RunError> {
     let client = client().await?;
     let metrics = Arc::new(Metrics::new()?);
     let current = Arc::new(Current::default());
-    let (first, others) = args
-        .injection
-        .static_config
-        .split_first()
-        .ok_or_else(|| RunError::Flags("--static-config names nothing".to_owned()))?;
-    let fixed = Static::new(
-        first.clone(),
-        others.to_vec(),
-        settings.local_ports.clone(),
-        settings.trust,
-    );
+    let (choice, mut watching) = choice(&args.injection, &settings, &client);
     let reviews = Arc::new(Reviews {
-        choice: Arc::new(fixed),
+        choice: Arc::clone(&choice),
         settings,
         lookup: Arc::new(KubeLookup(client.clone())),
         random: Arc::new(SystemRandom::new()),
@@ -93,7 +89,7 @@ pub async fn run(args: &Args) -> Result<(), RunError> {
         } else if !served.is_set() {
             Err("no serving certificate yet".to_owned())
         } else {
-            Ok(())
+            choice.ready().map_err(str::to_owned)
         }
     });
     // Reviews go on for a while after the pod was told to end; readiness ends at once.
@@ -116,6 +112,7 @@ pub async fn run(args: &Args) -> Result<(), RunError> {
     tracing::info!(listen = %args.listen, admin = %args.admin_listen, "webhook started");
     tokio::select! {
         ended = certificates => ended?,
+        _ = &mut watching => return Err(RunError::Watch),
         signalled = wait_for_signal() => signalled?,
     }
     tracing::info!("ending");
@@ -126,7 +123,26 @@ pub async fn run(args: &Args) -> Result<(), RunError> {
     if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
         tracing::warn!("some reviews were still open at the end");
     }
+    watching.abort();
     Ok(())
+}
+
+/// What chooses configurations, and the task that keeps it. Reviews that come after the signal to
+/// end still need it.
+fn choice(
+    args: &InjectionArgs,
+    settings: &Settings,
+    client: &Client,
+) -> (Arc<dyn Choice>, JoinHandle<()>) {
+    match (args.policies, args.fixed(settings)) {
+        (PolicySource::Static, Some(fixed)) => {
+            (Arc::new(fixed), tokio::spawn(std::future::pending()))
+        }
+        (_, fixed) => {
+            let (policies, watch) = Policies::watch(client.clone(), fixed);
+            (Arc::new(policies), tokio::spawn(watch))
+        }
+    }
 }
 
 async fn client() -> Result<Client, RunError> {

@@ -260,18 +260,33 @@ fn rights_are_named_one_by_one() {
 
 /// What a policy sees.
 #[derive(Default)]
-struct Seen(Vec<(&'static str, Value)>);
+struct Seen {
+    variables: Vec<(&'static str, Value)>,
+    /// What the authorizer answers to whatever is asked. By default nobody has a right of ours.
+    permitted: bool,
+}
 
 impl Seen {
     fn with(mut self, name: &'static str, value: Value) -> Self {
-        self.0.push((name, value));
+        self.variables.push((name, value));
         self
+    }
+
+    /// The expression with the authorizer's answers in it: kube-cel knows no authorizer.
+    fn authorized(&self, expression: &str) -> String {
+        const END: &str = ".allowed()";
+        let mut expression = expression.to_owned();
+        while let Some(start) = expression.find("authorizer") {
+            let end = start + expression[start..].find(END).unwrap() + END.len();
+            expression.replace_range(start..end, &self.permitted.to_string());
+        }
+        expression
     }
 
     fn says(&self, expression: &str) -> bool {
         let mut context = Context::default();
         context.register_all();
-        for (name, value) in &self.0 {
+        for (name, value) in &self.variables {
             let value = cel::to_value(value).unwrap();
             context.add_variable(*name, value).unwrap();
         }
@@ -307,14 +322,7 @@ fn admits(policy: &ValidatingAdmissionPolicy, seen: &Seen) -> bool {
         );
         variables.push((variable.name.clone(), value));
     }
-    let pass = |expression: &str| {
-        // Nobody has the right to unprotect.
-        let kept = expression
-            .find("authorizer")
-            .map(|at| expression.split_at(at).0);
-        let expression = kept.map_or(expression.to_owned(), |kept| format!("{kept} false"));
-        seen.says(&whole(&expression, &variables))
-    };
+    let pass = |expression: &str| seen.says(&whole(&seen.authorized(expression), &variables));
     let mut conditions = spec.match_conditions.iter().flatten();
     if !conditions.all(|condition| pass(&condition.expression)) {
         return true;
@@ -440,6 +448,152 @@ fn a_namespace_stays_opted_in() {
             .with("object", object(&new))
             .with("oldObject", object(&old));
         assert_eq!(admits(&policy, &seen), passes, "{old} {new}");
+    }
+}
+
+#[test]
+fn a_namespace_is_let_go_by_whom_the_authorizer_permits() {
+    let policy = one("ValidatingAdmissionPolicy", "writ-namespaces");
+    let object = |labels: Value| json!({"metadata": {"name": "agents", "labels": labels}});
+    let mut seen = Seen::default()
+        .with("object", object(json!({})))
+        .with("oldObject", object(json!({"writ.dev/inject": "enabled"})));
+    assert!(!admits(&policy, &seen));
+    seen.permitted = true;
+    assert!(admits(&policy, &seen));
+}
+
+const OPERATOR: &str = "system:serviceaccount:writ-system:writ-operator";
+const COLLECTOR: &str = "system:serviceaccount:kube-system:generic-garbage-collector";
+
+/// Whether `user` may make `new` of `old`.
+fn configurations(user: &str, old: &Value, new: &Value, permitted: bool) -> bool {
+    let policy = one("ValidatingAdmissionPolicy", "writ-configurations");
+    let operation = match (old, new) {
+        (Value::Null, _) => "CREATE",
+        (_, Value::Null) => "DELETE",
+        _ => "UPDATE",
+    };
+    let request = json!({"operation": operation, "namespace": "agents",
+        "userInfo": {"username": user}});
+    let mut seen = Seen::default()
+        .with("request", request)
+        .with("object", new.clone())
+        .with("oldObject", old.clone());
+    seen.permitted = permitted;
+    admits(&policy, &seen)
+}
+
+fn map(name: &str, managed: bool, text: &str) -> Value {
+    let mut map = json!({"metadata": {"name": name}, "data": {"sidecar.yaml": text}});
+    if managed {
+        map["metadata"]["labels"] = json!({"app.kubernetes.io/managed-by": "writ-operator"});
+    }
+    map
+}
+
+#[test]
+fn only_the_operator_writes_what_sidecars_are_told() {
+    let (old, new) = (
+        map("writ-buyers-agent", true, "a"),
+        map("writ-buyers-agent", true, "b"),
+    );
+    let stripped = map("writ-buyers-agent", false, "a");
+    let (bare, named) = (map("other", false, "a"), map("other", true, "a"));
+    for (old, new) in [
+        (&Value::Null, &new),
+        (&old, &new),
+        (&old, &Value::Null),
+        (&old, &stripped),
+        (&stripped, &stripped),
+        (&Value::Null, &stripped),
+        // The operator reads its own label, whatever the name.
+        (&Value::Null, &named),
+        (&named, &bare),
+        (&bare, &named),
+        (&named, &Value::Null),
+    ] {
+        assert!(configurations(OPERATOR, old, new, false), "{old} {new}");
+        for user in [
+            "alice",
+            "system:serviceaccount:agents:writ-operator",
+            "system:serviceaccount:agents:generic-garbage-collector",
+            "system:node:one",
+            "",
+        ] {
+            // A right over sidecars that are configured by hand is none over these.
+            for permitted in [false, true] {
+                assert!(
+                    !configurations(user, old, new, permitted),
+                    "{user} {old} {new}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_configuration_goes_with_its_owner_and_its_namespace() {
+    let map = |text| map("writ-buyers-agent", true, text);
+    for user in [
+        COLLECTOR,
+        "system:kube-controller-manager",
+        "system:serviceaccount:kube-system:namespace-controller",
+    ] {
+        assert!(configurations(user, &map("a"), &Value::Null, false));
+        let mut orphan = map("a");
+        orphan["metadata"]["ownerReferences"] = json!([]);
+        assert!(configurations(user, &map("a"), &orphan, false));
+        assert!(!configurations(user, &map("a"), &map("b"), false));
+        assert!(!configurations(user, &Value::Null, &map("a"), false));
+        let mut more = map("a");
+        more["binaryData"] = json!({"catalog.yaml": "e30="});
+        assert!(!configurations(user, &map("a"), &more, false));
+        let mut taken = map("a");
+        taken["metadata"]["labels"] = json!({"app.kubernetes.io/managed-by": "helm"});
+        assert!(!configurations(user, &map("a"), &taken, false));
+    }
+}
+
+#[test]
+fn a_configuration_kept_by_hand_takes_a_right_of_its_own() {
+    let map = |text| map("writ-sidecar", false, text);
+    for (old, new) in [
+        (Value::Null, map("a")),
+        (map("a"), map("b")),
+        (map("b"), Value::Null),
+    ] {
+        assert!(!configurations("alice", &old, &new, false), "{old} {new}");
+        assert!(configurations("alice", &old, &new, true), "{old} {new}");
+    }
+}
+
+#[test]
+fn other_config_maps_are_nobodys_business() {
+    let map = |name| map(name, false, "a");
+    for name in ["app", "writer", "kube-root-ca.crt", "my-writ-sidecar"] {
+        assert!(configurations("alice", &Value::Null, &map(name), false));
+        assert!(configurations("alice", &map(name), &Value::Null, false));
+        let mut bare = map(name);
+        bare["metadata"]["labels"] = json!({"app.kubernetes.io/managed-by": "helm"});
+        bare["data"] = Value::Null;
+        assert!(configurations("alice", &map(name), &bare, false));
+    }
+}
+
+#[test]
+fn every_admission_policy_is_bound_fails_closed_and_denies() {
+    for document in documents() {
+        if document["kind"] != "ValidatingAdmissionPolicy" {
+            continue;
+        }
+        assert_eq!(document["spec"]["failurePolicy"], "Fail");
+        let name = document["metadata"]["name"].as_str().unwrap();
+        let binding: ValidatingAdmissionPolicyBinding =
+            one("ValidatingAdmissionPolicyBinding", name);
+        let spec = binding.spec.unwrap();
+        assert_eq!(spec.policy_name.as_deref(), Some(name));
+        assert_eq!(spec.validation_actions.unwrap(), ["Deny"]);
     }
 }
 

@@ -5,6 +5,8 @@ mod mesh;
 mod paths;
 mod volume;
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::{Pod, PodSecurityContext, PodSpec};
 
 use crate::names;
@@ -25,11 +27,19 @@ pub fn pod(pod: &Pod, settings: &Settings, refusals: &mut Refusals) {
     }
     volume::volumes(spec, settings, refusals);
     let inits = spec.init_containers.iter().flatten();
+    let mut names = BTreeSet::new();
     for (kind, container) in inits
         .map(|container| ("initContainers", container))
         .chain(spec.containers.iter().map(|c| ("containers", c)))
     {
         let field = format!("spec.{kind}[{}]", container.name);
+        if !names.insert(container.name.as_str()) {
+            refusals.add(
+                Code::DuplicateName,
+                field.clone(),
+                "another container has the name, and probes are told apart by it",
+            );
+        }
         mesh::container(&container.name, &field, refusals);
         container::check(container, &field, settings, refusals);
     }
