@@ -10,8 +10,8 @@ import traceback
 
 from . import config, keeping, net, paths
 from .cast import Cast
-from .scenes import (attacks, bypass, calls, crash, hostile, limits, load, parties, record, reloading,
-                     state)
+from .scenes import (attacks, bypass, calls, crash, hostile, limits, load, observing, parties, record,
+                     reloading, state)
 from .scenes.mesh import Mesh
 from .story import Story
 
@@ -48,7 +48,7 @@ def play_hard(story: Story) -> Cast:
     """The hard cases, on the same stage."""
     cast = set_up(story, crash.small_disk)
     reloading.hasten(cast)
-    for scene in (hostile.play, reloading.play, crash.play, reloading.keys, crash.drained):
+    for scene in (hostile.play, reloading.play, observing.play, crash.play, reloading.keys, crash.drained):
         scene(cast, story)
     return cast
 

@@ -119,7 +119,9 @@ def direct(cast: Cast, story: Story) -> str:
 
 
 def open_allows() -> int:
-    return (len(rows("agent", "--kind", "allow")) - len(rows("agent", "--all", "--kind", "outcome"))
+    released = len(rows("agent", "--kind", "allow"))
+    released += sum(row["enforced"] == "none" for row in rows("agent", "--kind", "denial"))
+    return (released - len(rows("agent", "--all", "--kind", "outcome"))
             - len(rows("agent", "--all", "--kind", "unknown")))
 
 

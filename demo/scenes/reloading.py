@@ -29,14 +29,18 @@ def put(path: pathlib.Path, text: str) -> None:
     os.rename(new, path)
 
 
-def reloads() -> int:
-    return paths.read_log(paths.LOGS / "sidecar-agent.log").count(RELOADED)
+def reloads(name: str) -> int:
+    return paths.read_log(paths.LOGS / f"sidecar-{name}.log").count(RELOADED)
+
+
+def take_by(name: str, path: pathlib.Path, text: str) -> None:
+    before = reloads(name)
+    put(path, text)
+    until("the configuration is taken", lambda: reloads(name) > before, 10)
 
 
 def take(cast: Cast, path: pathlib.Path, text: str) -> None:
-    before = reloads()
-    put(path, text)
-    until("the configuration is taken", lambda: reloads() > before, 10)
+    take_by("agent", path, text)
 
 
 def hasten(cast: Cast) -> None:

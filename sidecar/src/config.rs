@@ -20,6 +20,9 @@ const MAX_CONFIG_BYTES: u64 = 1 << 20;
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Config {
+    /// Whether denials and refusals are enforced or only observed.
+    #[serde(default)]
+    pub mode: Mode,
     /// Where the sidecar gets its SVID.
     pub identity: Identity,
     /// What the registry knows of this agent. Absent for a pod that only receives.
@@ -45,6 +48,18 @@ pub struct Config {
     /// Name resolution.
     #[serde(default)]
     pub dns: Dns,
+}
+
+/// Whether denials and refusals are enforced.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// What is denied is stopped.
+    #[default]
+    Enforce,
+    /// What is denied is recorded and goes on with its denial, unless the guardian stopped it. For
+    /// finding out what a policy would stop, never for production.
+    Observe,
 }
 
 /// Where the sidecar gets its SVID.
@@ -177,6 +192,14 @@ impl Default for Listen {
             api: 15821,
             dns: 15853,
         }
+    }
+}
+
+impl Listen {
+    /// All of them.
+    #[must_use]
+    pub const fn ports(&self) -> [u16; 5] {
+        [self.outbound, self.inbound, self.admin, self.api, self.dns]
     }
 }
 
@@ -429,14 +452,7 @@ impl Config {
         if !(30..=300).contains(&self.outbound.envelope_seconds) {
             return refuse("outbound.envelopeSeconds must be between 30 and 300".into());
         }
-        let listen = &self.listen;
-        let mut own = [
-            listen.outbound,
-            listen.inbound,
-            listen.admin,
-            listen.api,
-            listen.dns,
-        ];
+        let mut own = self.listen.ports();
         own.sort_unstable();
         if own.windows(2).any(|pair| pair.first() == pair.last()) {
             return refuse("two of listen's ports are the same".into());

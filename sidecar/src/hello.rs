@@ -12,6 +12,9 @@ use tokio::net::TcpStream;
 /// Largest ClientHello read, in bytes; stock clients send at most a few kilobytes.
 const MAX_HELLO: usize = 16 << 10;
 
+/// Longest method that is taken for one, where what is none passes unread.
+const MAX_METHOD: usize = 32;
+
 /// First byte of a TLS handshake record (RFC 8446, section 5.1).
 const HANDSHAKE: u8 = 0x16;
 
@@ -25,6 +28,8 @@ pub enum Start {
     Tls(Hello),
     /// Anything else; HTTP is tried.
     Clear,
+    /// Not enough in time to tell.
+    Late,
 }
 
 /// What a ClientHello tells.
@@ -48,9 +53,6 @@ pub enum Encrypted {
 /// Why a connection's start could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum HelloError {
-    /// Nothing, or not enough, arrived in time.
-    #[error("nothing readable arrived within {0:?}")]
-    Late(Duration),
     /// The peer closed first.
     #[error("the connection closed before it said anything")]
     Closed,
@@ -72,9 +74,27 @@ pub struct Rewound {
 }
 
 impl Rewound {
+    /// A connection of which nothing was read.
+    pub fn unread(stream: TcpStream) -> Self {
+        Self {
+            head: Cursor::new(Bytes::new()),
+            stream,
+        }
+    }
+
     /// The bytes already read, and the connection behind them.
     pub fn into_parts(self) -> (Bytes, TcpStream) {
         (self.head.into_inner(), self.stream)
+    }
+
+    /// Whether what was read may start an HTTP request: a method's token, or a beginning of one
+    /// (RFC 9110, section 9.1).
+    pub fn may_be_http(&self) -> bool {
+        let head = self.head.get_ref();
+        let method = head.split(|byte| *byte == b' ').next().unwrap_or_default();
+        (1..=MAX_METHOD).contains(&method.len())
+            && http::Method::from_bytes(method).is_ok()
+            && method.iter().all(u8::is_ascii_uppercase)
     }
 }
 
@@ -87,9 +107,11 @@ pub async fn read_start(
     within: Duration,
 ) -> Result<(Start, Rewound), HelloError> {
     let mut head = BytesMut::with_capacity(1024);
-    let start = tokio::time::timeout(within, read_head(&mut stream, &mut head))
-        .await
-        .map_err(|_| HelloError::Late(within))??;
+    let reading = tokio::time::timeout(within, read_head(&mut stream, &mut head));
+    let start = match reading.await {
+        Ok(start) => start?,
+        Err(_) => Start::Late,
+    };
     let head = Cursor::new(head.freeze());
     Ok((start, Rewound { head, stream }))
 }
@@ -267,7 +289,7 @@ mod tests {
     fn named(start: Start) -> Hello {
         match start {
             Start::Tls(hello) => hello,
-            Start::Clear => panic!("not taken for TLS"),
+            other => panic!("not taken for TLS: {other:?}"),
         }
     }
 
@@ -413,10 +435,26 @@ mod tests {
         let (mut client, server) = connection().await;
         let hello = stock_hello("api.search.example");
         client.write_all(&hello[..20]).await.unwrap();
-        let error = read_start(server, PATIENT).await.err();
-        assert!(
-            matches!(error, Some(HelloError::Late(PATIENT))),
-            "{error:?}"
-        );
+        let (start, rewound) = read_start(server, PATIENT).await.unwrap();
+        assert_eq!(start, Start::Late);
+        assert_eq!(rewound.into_parts().0, &hello[..20]);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_start_an_http_request_is_told_from_what_may() {
+        for (bytes, may) in [
+            (&b"GET / HTTP/1.1\r\n"[..], true),
+            (b"PRI * HTTP/2.0\r\n", true),
+            (b"PO", true),
+            (b"\0\0\0\x08\x04\xd2\x16\x2f", false),
+            (b"*1\r\n$4\r\nPING\r\n", false),
+            (b"GET/", false),
+            (b" GET / HTTP/1.1\r\n", false),
+            (b"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", false),
+        ] {
+            let (start, rewound) = start_of(bytes.to_vec()).await.unwrap();
+            assert_eq!(start, Start::Clear);
+            assert_eq!(rewound.may_be_http(), may, "{bytes:?}");
+        }
     }
 }

@@ -63,6 +63,8 @@ pub struct Metrics {
     pub records: IntGauge,
     /// Seconds until the SVID expires.
     pub svid_expiry: IntGauge,
+    /// 1 while denials are only observed.
+    pub observing: IntGauge,
     /// Names that the DNS server refused.
     pub dns_refused: IntCounter,
     /// Configuration reloads refused.
@@ -119,6 +121,10 @@ impl Metrics {
             )?,
             records: gauge("writ_records", "Records in the log")?,
             svid_expiry: gauge("writ_svid_expiry_seconds", "Seconds until the SVID expires")?,
+            observing: gauge(
+                "writ_observing",
+                "1 while denials are recorded and nothing is stopped",
+            )?,
             dns_refused: counter("writ_dns_refused_total", "Names the DNS server refused")?,
             reload_refused: counter(
                 "writ_reload_refused_total",

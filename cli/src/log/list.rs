@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args as ClapArgs;
 use serde::Serialize;
-use writ_ledger::{Entry, EntryKind, LogReader, Record};
+use writ_ledger::{Enforced, Entry, EntryKind, LogReader, Mode, Record};
 
 use super::{Place, each, rfc3339};
 use crate::error::CliError;
@@ -89,6 +89,11 @@ impl Row {
             Entry::Start(s) => ("", "", s.software.clone(), ""),
             Entry::Heartbeat(_) => ("", "", String::new(), ""),
         };
+        let observed = match &record.entry {
+            Entry::Denial(denial) => denial.mode == Mode::Observe,
+            Entry::Verdict(verdict) => verdict.observed,
+            _ => false,
+        };
         Self {
             time: rfc3339(record.time),
             id: record.id().to_string(),
@@ -96,7 +101,7 @@ impl Row {
             agent: agent.to_owned(),
             capability: capability.to_owned(),
             reason,
-            enforced: None,
+            enforced: observed.then(|| Enforced::None.as_str().to_owned()),
             target: target.to_owned(),
             seq: record.seq,
         }

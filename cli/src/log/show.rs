@@ -236,6 +236,8 @@ fn judged(page: &mut Page, shown: &Shown, verdict: &Verdict) {
     request(page, shown);
     let said = if verdict.admitted {
         "admitted"
+    } else if verdict.observed {
+        "refused, and let through all the same: refusals were only observed"
     } else {
         "refused"
     };

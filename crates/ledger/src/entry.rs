@@ -173,6 +173,8 @@ pub enum Enforced {
     Gateway,
     /// Redirection of the agent's connections alone.
     Redirect,
+    /// Nothing: the action went on although it was denied, since denials were only observed.
+    None,
 }
 
 impl Enforced {
@@ -182,6 +184,7 @@ impl Enforced {
             Self::Pep => "pep",
             Self::Gateway => "gateway",
             Self::Redirect => "redirect",
+            Self::None => "none",
         }
     }
 }
@@ -232,6 +235,9 @@ pub struct Verdict {
     /// The envelope as received, JWS compact. It names its issuer's log and place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sae: Option<String>,
+    /// Whether a refused request went on all the same, since refusals were only observed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub observed: bool,
     /// Target URI as requested.
     pub target: String,
     /// The chain state that the verdict was made on.
@@ -500,7 +506,7 @@ impl Outcome {
         bound(self.of <= MAX_INTEGER, "outcome.of")?;
         compact(self.receipt.as_ref(), "outcome.receipt")?;
         bound(
-            self.enforced == Enforced::Redirect || self.receipt.is_some(),
+            matches!(self.enforced, Enforced::Redirect | Enforced::None) || self.receipt.is_some(),
             "outcome.enforced (needs a receipt)",
         )?;
         bound(

@@ -186,6 +186,7 @@ mod tests {
             })),
             Entry::Verdict(Box::new(Verdict {
                 admitted: true,
+                observed: false,
                 capability: Some("c".into()),
                 peer: Some("spiffe://example.org/peer".into()),
                 reason: "admitted".into(),

@@ -76,11 +76,39 @@ pub struct LayerConfig {
     pub decision_ids: Arc<dyn Fn() -> String + Send + Sync>,
     /// Limits of the canonical form.
     pub limits: Limits,
+    /// Whether refusals are enforced, asked for each request.
+    pub mode: Arc<dyn Fn() -> Mode + Send + Sync>,
     /// Most bytes of body that are read to compare a digest: 1 MiB.
     pub max_body: usize,
     /// How long a body that is compared may take to arrive, and how long a body that is not may
     /// pause: 30 s.
     pub body_timeout: Duration,
+}
+
+/// Whether refusals are enforced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// What is refused is stopped.
+    Enforce,
+    /// What is refused is recorded and goes on, where [`Refusal::observable`] allows.
+    Observe,
+}
+
+/// In the extensions of a request that goes on although it was refused: nothing that it says of
+/// itself was verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LetThrough;
+
+/// A request's body, as far as it was touched.
+enum Held<B> {
+    /// Not at all.
+    Unread(B),
+    /// Read to its end.
+    Whole(Bytes),
+    /// To be forwarded as it comes.
+    Stream(PepBody),
+    /// Not to be had any more.
+    Lost,
 }
 
 /// Lets only admitted requests through to the inner service.
@@ -145,19 +173,34 @@ where
         Box::pin(async move {
             let decision_id = (config.decision_ids)();
             let (parts, body) = request.into_parts();
-            let mut read = None;
-            let ready = match config.check(&parts, body, &mut read).await {
+            let mut held = Held::Unread(body);
+            let ready = match config.check(&parts, &mut held).await {
                 Ok(checked) => config.record(checked, &decision_id).await,
                 Err(refusal) => Err(refusal),
             };
             let ready = match ready {
                 Ok(ready) => ready,
                 Err(refusal) => {
-                    let body = read.as_ref();
-                    return Ok(config.refuse(&refusal, &parts, body, &decision_id).await);
+                    let observed = config.observed(&refusal, &parts);
+                    config
+                        .note(&refusal, &parts, &decision_id, observed.is_some())
+                        .await;
+                    let Some(head) = observed else {
+                        let read = match &held {
+                            Held::Whole(bytes) => Some(bytes),
+                            _ => None,
+                        };
+                        let answer = config.answer.answer(&refusal, &decision_id, &parts, read);
+                        return Ok(answer.map(|bytes| boxed(Full::new(bytes))));
+                    };
+                    let body = held.forward(config.body_timeout);
+                    let request = forwarded(parts, head, body, LetThrough);
+                    let response = inner.call(request).await?;
+                    return Ok(response.map(boxed));
                 }
             };
-            let request = forwarded(parts, ready.head, ready.body, ready.admitted);
+            let body = held.forward(config.body_timeout);
+            let request = forwarded(parts, ready.head, body, ready.admitted);
             match inner.call(request).await {
                 Ok(response) => Ok(receipted(response, ready.accepted, ready.finisher)),
                 Err(error) => {
@@ -169,27 +212,36 @@ where
     }
 }
 
+impl<B> Held<B>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    /// The body, to be forwarded.
+    fn forward(self, pause: Duration) -> PepBody {
+        match self {
+            Self::Unread(body) => boxed(Paced::new(body, pause)),
+            Self::Whole(bytes) => boxed(Full::new(bytes)),
+            Self::Stream(body) => body,
+            Self::Lost => boxed(Full::default()),
+        }
+    }
+}
+
 struct Checked {
     head: CanonicalRequest,
-    body: PepBody,
     admitted: Admitted,
 }
 
 struct Ready {
     head: CanonicalRequest,
-    body: PepBody,
     admitted: Admitted,
     accepted: HeaderValue,
     finisher: Finisher,
 }
 
 impl LayerConfig {
-    async fn check<B>(
-        &self,
-        parts: &Parts,
-        body: B,
-        read: &mut Option<Bytes>,
-    ) -> Result<Checked, Refusal>
+    async fn check<B>(&self, parts: &Parts, held: &mut Held<B>) -> Result<Checked, Refusal>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -205,12 +257,18 @@ impl LayerConfig {
         let unbound = bound.is_some_and(|http| http.content_digest == BodyDigest::Unbound);
 
         let head = canonical_head(parts, connection.scheme, &self.limits)?;
-        let (seen, forward) = if unbound {
-            (Body::Stream, boxed(Paced::new(body, self.body_timeout)))
-        } else {
-            let bytes = read.insert(read_body(body, self.max_body, self.body_timeout).await?);
-            let forward = boxed(Full::new(bytes.clone()));
-            (Body::Whole(bytes), forward)
+        *held = match std::mem::replace(held, Held::Lost) {
+            Held::Unread(body) if unbound => {
+                Held::Stream(boxed(Paced::new(body, self.body_timeout)))
+            }
+            Held::Unread(body) => {
+                Held::Whole(read_body(body, self.max_body, self.body_timeout).await?)
+            }
+            touched => touched,
+        };
+        let seen = match held {
+            Held::Whole(bytes) => Body::Whole(bytes),
+            _ => Body::Stream,
         };
         let inbound = Inbound {
             head: &head,
@@ -221,11 +279,7 @@ impl LayerConfig {
             now: self.clock.unix_millis() / 1000,
         };
         let admitted = self.pep.check(inbound).await?;
-        Ok(Checked {
-            head,
-            body: forward,
-            admitted,
-        })
+        Ok(Checked { head, admitted })
     }
 
     /// Records the verdict and signs the receipt: both before anything is forwarded.
@@ -251,20 +305,23 @@ impl LayerConfig {
         });
         Ok(Ready {
             head: checked.head,
-            body: checked.body,
             admitted,
             accepted,
             finisher,
         })
     }
 
-    async fn refuse(
-        &self,
-        refusal: &Refusal,
-        parts: &Parts,
-        body: Option<&Bytes>,
-        decision_id: &str,
-    ) -> Response<PepBody> {
+    /// The canonical head of a refused request that goes on all the same.
+    fn observed(&self, refusal: &Refusal, parts: &Parts) -> Option<CanonicalRequest> {
+        if (self.mode)() == Mode::Enforce || !refusal.observable() {
+            return None;
+        }
+        let connection = parts.extensions.get::<Connection>()?;
+        canonical_head(parts, connection.scheme, &self.limits).ok()
+    }
+
+    /// Has a refusal recorded.
+    async fn note(&self, refusal: &Refusal, parts: &Parts, decision_id: &str, observed: bool) {
         let peer = parts
             .extensions
             .get::<Connection>()
@@ -275,11 +332,9 @@ impl LayerConfig {
             peer: peer.map(|peer| peer.spiffe_id.as_str()),
             sae: sae.map(sae_hash),
             decision_id,
+            observed,
         };
         self.recorder.refused(refused).await;
-        self.answer
-            .answer(refusal, decision_id, parts, body)
-            .map(|bytes| boxed(Full::new(bytes)))
     }
 }
 
@@ -322,11 +377,11 @@ where
 }
 
 /// The request as it was checked, and nothing else of it.
-fn forwarded(
+fn forwarded<M: Clone + Send + Sync + 'static>(
     mut parts: Parts,
     head: CanonicalRequest,
     body: PepBody,
-    admitted: Admitted,
+    mark: M,
 ) -> Request<PepBody> {
     parts.headers = head.header_map();
     if let Ok(host) = HeaderValue::from_str(&head.authority()) {
@@ -336,7 +391,7 @@ fn forwarded(
     if let Ok(uri) = head.path_and_query().parse::<Uri>() {
         parts.uri = uri;
     }
-    parts.extensions.insert(admitted);
+    parts.extensions.insert(mark);
     Request::from_parts(parts, body)
 }
 

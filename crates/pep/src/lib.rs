@@ -30,7 +30,8 @@ pub use catalogs::{CallerCatalog, Catalogs, Classified};
 pub use check::{Admitted, Body, Inbound, Pep};
 pub use config::{Binding, ConfigError, PepConfig};
 pub use layer::{
-    BodyError, BoxError, Clock, Connection, LayerConfig, PepBody, PepLayer, PepService,
+    BodyError, BoxError, Clock, Connection, LayerConfig, LetThrough, Mode, PepBody, PepLayer,
+    PepService,
 };
 pub use receipts::{ReceiptBook, ReceiptIdentity, ReceiptSource};
 pub use record::{Completed, RecordError, Recorder, Refused};

@@ -32,6 +32,8 @@ pub struct Refused<'a> {
     pub sae: Option<[u8; 32]>,
     /// Id of this decision.
     pub decision_id: &'a str,
+    /// Whether the request goes on all the same, since refusals are only observed.
+    pub observed: bool,
 }
 
 /// The end of an admitted request.

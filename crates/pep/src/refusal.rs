@@ -123,6 +123,66 @@ impl From<writ_sae::Refusal> for Refusal {
     }
 }
 
+impl Refusal {
+    /// Whether the request may go on where refusals are only observed: not when the guardian
+    /// stopped its agent, nor when it cannot be recorded or is no proper request.
+    #[must_use]
+    pub fn observable(&self) -> bool {
+        match self {
+            Self::FieldRepeated(_)
+            | Self::RequestNotCanonical(_)
+            | Self::BodyTooLarge
+            | Self::BodyBroken
+            | Self::BodyLate
+            | Self::AgentPaused
+            | Self::AgentRevoked
+            | Self::PolicyPaused
+            | Self::NotRecorded(_)
+            | Self::ReceiptNotSigned(_) => false,
+            Self::EnvelopeMissing
+            | Self::Envelope(_)
+            | Self::PeerUnknown
+            | Self::CertificateMissing
+            | Self::ChainNotTrusted(_)
+            | Self::StatusNotProved
+            | Self::KindNotServed
+            | Self::TargetMismatch
+            | Self::MethodMismatch
+            | Self::PathMismatch
+            | Self::QueryMismatch
+            | Self::FieldsMismatch
+            | Self::BodyMismatch
+            | Self::TrustDomainUnknown
+            | Self::ChainMismatch
+            | Self::EvmProfileUnknown
+            | Self::StateStale
+            | Self::StateUnavailable(_)
+            | Self::StateBehind { .. }
+            | Self::StateTooOld
+            | Self::AgentUnknown
+            | Self::ModelMismatch
+            | Self::PolicyChanged(_)
+            | Self::CatalogUnknown
+            | Self::DestinationMismatch
+            | Self::NotClassified(_)
+            | Self::KindMismatch
+            | Self::CapabilityMismatch
+            | Self::ClassMismatch
+            | Self::ParamsMismatch
+            | Self::ApprovalNotCheckable
+            | Self::ApprovalNotOpen
+            | Self::ApprovalUsed
+            | Self::ObligationUnsupported(_)
+            | Self::ChannelBindingMissing
+            | Self::ChannelBindingMismatch
+            | Self::Replayed
+            | Self::ReplayForgotten
+            | Self::ReplayStoreFull
+            | Self::ReplayStoreUnavailable => true,
+        }
+    }
+}
+
 /// What the refusal means for whoever watches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {

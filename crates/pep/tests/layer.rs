@@ -61,8 +61,13 @@ impl Recorder for TestRecorder {
     }
     fn refused<'a>(&'a self, refused: Refused<'a>) -> BoxFuture<'a, ()> {
         let peer = refused.peer.unwrap_or("nobody");
+        let verdict = if refused.observed {
+            "observed"
+        } else {
+            "refused"
+        };
         self.journal
-            .note(format!("refused {} of {peer}", refused.refusal.code()));
+            .note(format!("{verdict} {} of {peer}", refused.refusal.code()));
         Box::pin(async {})
     }
     fn completed(&self, completed: Completed<'_>) {
@@ -128,6 +133,7 @@ struct Stage {
     unrecordable: Option<RecordError>,
     unsigned: bool,
     connection: bool,
+    mode: Mode,
     max_body: usize,
 }
 
@@ -146,6 +152,7 @@ impl Stage {
             unrecordable: None,
             unsigned: false,
             connection: true,
+            mode: Mode::Enforce,
             max_body: 1024,
         }
     }
@@ -165,6 +172,10 @@ impl Stage {
             clock: Arc::new(Fixed((NOW + 1) * 1000)),
             decision_ids: Arc::new(|| "decision-1".to_owned()),
             limits: Limits::default(),
+            mode: {
+                let mode = self.mode;
+                Arc::new(move || mode)
+            },
             max_body: self.max_body,
             body_timeout: Duration::from_secs(30),
         })
@@ -201,7 +212,14 @@ impl Stage {
             let (journal, answer) = (journal.clone(), answer.clone());
             async move {
                 let admitted = request.extensions().get::<Admitted>().is_some();
-                assert!(admitted, "the target can read what was admitted");
+                let let_through = request.extensions().get::<LetThrough>().is_some();
+                assert!(
+                    admitted != let_through,
+                    "the target can read why it got this"
+                );
+                if let_through {
+                    journal.note("let through".to_owned());
+                }
                 let seen: Vec<_> = request.headers().keys().map(|k| k.to_string()).collect();
                 let uri = request.uri().to_string();
                 let body = request.into_body().collect().await.unwrap().to_bytes();
@@ -307,6 +325,57 @@ async fn a_refused_request_is_answered_with_a_problem_and_the_target_gets_nothin
     assert!(problem["detail"].as_str().unwrap().contains("sidecar"));
     let events = stage.journal.events();
     assert_eq!(events, [format!("refused envelope-missing of {AGENT}")]);
+}
+
+#[tokio::test]
+async fn where_refusals_are_only_observed_a_refused_request_goes_on_as_it_came() {
+    let mut bare = Stage::new();
+    bare.mode = Mode::Observe;
+    bare.world.fields.remove("sae");
+    let mut altered = Stage::new();
+    altered.mode = Mode::Observe;
+    altered.world.body.push(b' ');
+    for (stage, code, length) in [
+        (bare, "envelope-missing", 31),
+        (altered, "body-mismatch", 32),
+    ] {
+        let response = stage.send().await;
+        assert_eq!(response.status(), StatusCode::CREATED);
+        assert!(!response.headers().contains_key("sae-receipt"));
+        response.into_body().collect().await.unwrap();
+        assert_eq!(
+            stage.journal.events(),
+            [
+                format!("observed {code} of {AGENT}"),
+                "let through".to_owned(),
+                format!("target /v1/transfers?dry=1 [\"content-type\", \"host\"] {length}"),
+            ]
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_observed_is_refused_where_refusals_are_only_observed() {
+    let mut unrecordable = Stage::new();
+    unrecordable.unrecordable = Some(RecordError("the disk is full".into()));
+    let mut repeated = Stage::new();
+    let envelope = repeated.world.fields["sae"].clone();
+    repeated.world.fields.append("sae", envelope);
+    let mut long = Stage::new();
+    long.max_body = 8;
+    let mut nobody = Stage::new();
+    nobody.connection = false;
+    for (mut stage, code) in [
+        (unrecordable, "not-recorded"),
+        (repeated, "sae-field-repeated"),
+        (long, "body-too-large"),
+        (nobody, "peer-unknown"),
+    ] {
+        stage.mode = Mode::Observe;
+        assert_eq!(problem(stage.send().await).await["code"], code);
+        let forwarded = stage.journal.events();
+        assert!(!forwarded.iter().any(|event| event.starts_with("target")));
+    }
 }
 
 #[tokio::test]

@@ -66,6 +66,9 @@ pub type VerifiedEnvelope = Verified<Envelope>;
 pub mod fields {
     /// The envelope, compact form.
     pub const SAE: &str = "sae";
+    /// In place of the envelope, where denials are only observed: the denial, compact form. No PEP
+    /// that enforces takes it for anything.
+    pub const SAE_DENIAL: &str = "sae-denial";
     /// Certificate chain and key statement ([`crate::SaeCertificate`]).
     pub const SAE_CERTIFICATE: &str = "sae-certificate";
     /// Stapled status response, bound by the `ocsp#S256` header parameter.

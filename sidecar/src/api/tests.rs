@@ -49,6 +49,7 @@ fn denied(code: &str, status: u16) -> Denied {
     Denied {
         code: code.to_owned(),
         problem: Problem::new(status, code, "why").with_decision("log-8"),
+        observed: None,
     }
 }
 

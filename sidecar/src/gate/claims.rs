@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use writ_catalog::Intent;
+use writ_catalog::{Destination, Envelope, Intent};
 use writ_policy::{Decision, Effect};
 use writ_sae::{
     Act, BodyDigest, Claims, Context, Denial, HttpBinding, Jti, Kind, LogRef, Model, Params,
@@ -38,6 +38,16 @@ pub enum Stamping {
     Stamp,
     /// It does not: the target is a third party without a PEP, or the connection is opaque.
     Withhold,
+}
+
+impl Stamping {
+    /// As the catalog says of a destination.
+    pub fn of(destination: &Destination) -> Self {
+        match destination.envelope {
+            Envelope::Stamp => Self::Stamp,
+            Envelope::Withhold => Self::Withhold,
+        }
+    }
 }
 
 /// Who acts.

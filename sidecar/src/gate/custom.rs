@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use writ_canonical::{BodyBinding, CanonicalRequest};
-use writ_catalog::{Catalog, Envelope};
+use writ_catalog::Catalog;
 
 use super::claims::{Asked, Stamping};
 use super::{Denied, Gate};
@@ -102,10 +102,7 @@ fn asked(catalog: &Catalog, custom: Custom) -> Result<Asked, (&'static str, Stri
         intent,
         target: custom.target.target_uri(),
         audience: destination.audience.clone(),
-        stamping: match destination.envelope {
-            Envelope::Stamp => Stamping::Stamp,
-            Envelope::Withhold => Stamping::Withhold,
-        },
+        stamping: Stamping::of(destination),
         http: None,
         idempotency: custom.idempotency,
         approval: custom.approval,

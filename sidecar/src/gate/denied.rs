@@ -8,13 +8,26 @@ use writ_chain::ChainError;
 use writ_identity::IdentityError;
 use writ_ledger::LedgerError;
 use writ_policy::Decision;
-use writ_sae::IssueError;
+use writ_sae::{Compact, IssueError};
 
+use super::Released;
 use super::claims::Asked;
 use crate::problem::Problem;
 
 /// Most distinct codes counted between two records.
 const MAX_CODES: usize = 63;
+
+/// Refusals by which the guardian stops an agent, whatever the mode.
+const STOPS: [&str; 3] = ["agent-revoked", "agent-paused", "policy-paused"];
+
+/// Where a refusal holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holds {
+    /// Everywhere: the guardian's stop, what cannot be recorded, what is no proper request.
+    Always,
+    /// Where denials are enforced; where they are only observed the action goes on.
+    Enforced,
+}
 
 /// Why an action is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +40,8 @@ pub(super) struct Reason {
     pub status: u16,
     /// Approval that would turn it: the action's input hash.
     pub approval: Option<[u8; 32]>,
+    /// Where it holds.
+    pub holds: Holds,
 }
 
 impl Reason {
@@ -44,6 +59,15 @@ impl Reason {
             detail: detail.into(),
             status,
             approval: None,
+            holds: Holds::Always,
+        }
+    }
+
+    /// The same, for a denial that may be only observed.
+    pub(super) fn observable(self) -> Self {
+        Self {
+            holds: Holds::Enforced,
+            ..self
         }
     }
 
@@ -55,7 +79,12 @@ impl Reason {
                 .bytes()
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         let code = if plain { reason } else { "denied-by-policy" };
-        Self::new(code, explain(code))
+        let reason = Self::new(code, explain(code));
+        if STOPS.contains(&code) {
+            reason
+        } else {
+            reason.observable()
+        }
     }
 
     /// Proved state was not to be had.
@@ -65,6 +94,7 @@ impl Reason {
             ChainError::TooOld(_) => Self::unavailable("state-too-old", error.to_string()),
             _ => Self::unavailable("state-unavailable", error.to_string()),
         }
+        .observable()
     }
 
     pub(super) fn approval(decision: &Decision) -> Self {
@@ -112,13 +142,16 @@ fn explain(code: &str) -> &'static str {
     }
 }
 
-/// A refused action, recorded, with what the agent is told.
-#[derive(Debug, Clone)]
+/// A denied action, recorded.
+#[derive(Debug)]
 pub struct Denied {
     /// Stable code.
     pub code: String,
     /// What the agent is told.
     pub problem: Problem,
+    /// Where denials are only observed: the action, to be sent with its denial in place of an
+    /// envelope.
+    pub observed: Option<Released>,
 }
 
 impl Denied {
@@ -127,6 +160,7 @@ impl Denied {
         decision_id: Option<String>,
         asked: Option<&Asked>,
         decision: Option<&Decision>,
+        observed: Option<Released>,
     ) -> Self {
         let status = StatusCode::from_u16(reason.status).unwrap_or(StatusCode::FORBIDDEN);
         let mut problem = Problem::new(status, &reason.code, reason.detail);
@@ -139,8 +173,21 @@ impl Denied {
         Self {
             code: reason.code,
             problem,
+            observed,
         }
     }
+}
+
+/// A denial that is durable.
+pub(super) struct RecordedDenial {
+    /// Id under which the record holds it.
+    pub id: String,
+    /// Its place.
+    pub seq: u64,
+    /// The denial.
+    pub denial: Compact,
+    /// `SAE-Certificate` of the key that signed it.
+    pub certificate: Option<String>,
 }
 
 /// Why a denial could not be recorded. The action stays refused.
@@ -204,6 +251,22 @@ mod tests {
         for odd in ["", "<b>", "UPPER", "a reason with spaces"] {
             assert_eq!(Reason::policy(odd).code, "denied-by-policy");
         }
+    }
+
+    #[test]
+    fn the_guardians_stop_holds_also_where_denials_are_only_observed() {
+        for code in STOPS {
+            assert_eq!(Reason::policy(code).holds, Holds::Always, "{code}");
+        }
+        for code in ["no-rule", "agent-unknown", "amount-over-limit", "<b>"] {
+            assert_eq!(Reason::policy(code).holds, Holds::Enforced, "{code}");
+        }
+        let stale = Reason::of_chain(ChainError::NoHead);
+        assert_eq!(stale.holds, Holds::Enforced);
+        assert_eq!(
+            Reason::unavailable("record-unavailable", "").holds,
+            Holds::Always
+        );
     }
 
     #[test]

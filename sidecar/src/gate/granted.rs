@@ -6,8 +6,9 @@ use std::time::Instant;
 use writ_ledger::{Enforced, Entry, Mode, Outcome, OutcomeResult, Unknown, UnknownCause};
 use writ_sae::{Compact, ReceiptClaims, SaeCertificate, Unverified, VerifyKey, issue_envelope};
 
-use super::claims::{self, Asked, Stamp};
-use super::denied::{self, Denied};
+use super::claims::{self, Asked, Stamp, Stamping};
+use super::denied::{self, Denied, RecordedDenial};
+use super::denying::Denying;
 use super::{Evaluated, Gate};
 use crate::body::{End, Observed};
 use crate::metrics::Stage;
@@ -30,9 +31,13 @@ pub struct Released {
     pub decision_id: String,
     /// The envelope, where the destination takes one.
     pub envelope: Option<Compact>,
-    /// SAE hash of the envelope that was recorded, whether or not the destination takes it.
+    /// The denial that it carries instead, where denials are only observed and the destination
+    /// takes an envelope.
+    pub denial: Option<Compact>,
+    mode: Mode,
+    /// SHA-256 of the envelope or denial that was recorded, whether or not the destination takes it.
     pub sae_hash: [u8; 32],
-    /// `SAE-Certificate`, where there is an envelope.
+    /// `SAE-Certificate`, where there is an envelope or a denial.
     pub certificate: Option<String>,
     closed: bool,
 }
@@ -73,14 +78,9 @@ impl Granted {
     /// Never `Ok`: the [`Denied`] that the agent is told.
     pub async fn give_up(self, code: &str, why: &str, status: u16) -> Denied {
         let reason = denied::Reason::with_status(code, why, status);
+        let denied = Denying::Named(&self.asked);
         self.gate
-            .deny(
-                Some(&self.asked),
-                &self.asked.target,
-                reason,
-                Some(&self.evaluated),
-                &self.lineage,
-            )
+            .deny(denied, reason, Some(&self.evaluated), &self.lineage)
             .await
     }
 
@@ -112,15 +112,10 @@ impl Granted {
                     _ => "signing-unavailable",
                 };
                 let reason = denied::Reason::unavailable(code, error.to_string());
+                let denied = Denying::Named(&self.asked);
                 Err(self
                     .gate
-                    .deny(
-                        Some(&self.asked),
-                        &self.asked.target,
-                        reason,
-                        Some(&self.evaluated),
-                        &self.lineage,
-                    )
+                    .deny(denied, reason, Some(&self.evaluated), &self.lineage)
                     .await)
             }
         }
@@ -181,7 +176,7 @@ impl Granted {
         let decision_id = reservation.id().to_string();
         gate.log.append(reservation, entry).await?;
         gate.metrics.observe(Stage::Append, appending.elapsed());
-        let stamped = self.asked.stamping == claims::Stamping::Stamp;
+        let stamped = self.asked.stamping == Stamping::Stamp;
         Ok(Released {
             gate: Arc::clone(gate),
             seq,
@@ -189,12 +184,45 @@ impl Granted {
             sae_hash: envelope.hash(),
             certificate: stamped.then_some(certificate),
             envelope: stamped.then_some(envelope),
+            denial: None,
+            mode: Mode::Enforce,
             closed: false,
         })
     }
 }
 
+impl std::fmt::Debug for Released {
+    /// Tokens are left out.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Released")
+            .field("decision_id", &self.decision_id)
+            .field("mode", &self.mode)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Released {
+    /// An action that goes on although it was denied; its denial is durable.
+    pub(super) fn observed(gate: &Arc<Gate>, recorded: RecordedDenial, stamping: Stamping) -> Self {
+        let stamped = stamping == Stamping::Stamp;
+        Self {
+            gate: Arc::clone(gate),
+            seq: recorded.seq,
+            decision_id: recorded.id,
+            envelope: None,
+            sae_hash: recorded.denial.hash(),
+            certificate: recorded.certificate.filter(|_| stamped),
+            denial: stamped.then_some(recorded.denial),
+            mode: Mode::Observe,
+            closed: false,
+        }
+    }
+
+    /// Whether it goes on although it was denied.
+    pub fn is_observed(&self) -> bool {
+        self.mode == Mode::Observe
+    }
+
     /// Records what became of the action. `peer` is the key of the connection's peer, which a
     /// receipt must be signed with. The request's path does not wait for this.
     pub fn close(mut self, sent: Sent, peer: Option<&VerifyKey>) {
@@ -226,13 +254,14 @@ impl Released {
     fn append(&self, sent: Sent, peer: Option<&VerifyKey>) {
         let enforced = match (&sent.receipt, peer, &self.envelope) {
             (Some(receipt), Some(peer), Some(envelope)) => held_by(receipt, peer, &envelope.hash()),
+            _ if self.mode == Mode::Observe => Enforced::None,
             _ => Enforced::Redirect,
         };
         let outcome = Outcome {
             enforced,
             error: sent.error.map(|text| short(&text)),
             of: self.seq,
-            receipt: sent.receipt.filter(|_| enforced != Enforced::Redirect),
+            receipt: sent.receipt.filter(|_| enforced == Enforced::Pep),
             response: sent.response,
             result: sent.result,
             status: sent.status,

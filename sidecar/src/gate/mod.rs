@@ -8,12 +8,14 @@ mod action;
 pub mod claims;
 mod custom;
 mod denied;
+mod denying;
 mod granted;
 mod opaque;
 pub mod warm;
 mod witness;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use alloy_primitives::Address;
@@ -22,13 +24,14 @@ use writ_canonical::BodyBinding;
 use writ_chain::clock::Clock;
 use writ_chain::{Age, HeadState, StateFeed};
 use writ_identity::{EnvelopeKeys, SvidSource};
-use writ_ledger::{BudgetKey, Entry, Hold, Log, Mode, Names, Refused};
+use writ_ledger::{BudgetKey, Hold, Log, Names};
 use writ_policy::{Action, Decision, Effect, EvalError, Registries};
-use writ_sae::{Jti, LogRef, Settlement, StateAge, issue_denial};
+use writ_sae::{Jti, LogRef, Settlement, StateAge};
 
 use crate::metrics::{Metrics, Stage};
 use crate::parents::{Lineage, OpenRequests};
-use claims::{Actor, Asked, Circumstances, Stamp};
+use claims::{Actor, Asked, Circumstances};
+use denying::Denying;
 
 pub use custom::{Custom, HandedOver};
 pub use denied::Denied;
@@ -69,6 +72,7 @@ pub struct Gate {
     pub(crate) session: String,
     witnesses: witness::Witnesses,
     unauthenticated: denied::Counts,
+    observing: AtomicBool,
 }
 
 /// What a [`Gate`] is made of.
@@ -130,7 +134,27 @@ impl Gate {
             session: hex::encode(session),
             witnesses: witness::Witnesses::default(),
             unauthenticated: denied::Counts::default(),
+            observing: AtomicBool::new(false),
         })
+    }
+
+    /// Whether denials are only observed: recorded, and the action let go on with its denial.
+    pub fn observing(&self) -> bool {
+        self.observing.load(Ordering::Relaxed)
+    }
+
+    /// Sets whether denials are only observed; says so loudly.
+    pub fn observe(&self, observing: bool) {
+        let before = self.observing.swap(observing, Ordering::Relaxed);
+        self.metrics.observing.set(i64::from(observing));
+        if observing {
+            tracing::warn!(
+                "OBSERVE: denials are recorded and NOTHING IS STOPPED but what the guardian stops; \
+                 set mode: enforce to enforce the policy"
+            );
+        } else if before {
+            tracing::info!("denials are enforced from now on");
+        }
     }
 
     /// Decides on one action. `catalog_hash` is that of the catalog which classified it.
@@ -148,22 +172,14 @@ impl Gate {
         let evaluated = match self.evaluate(&asked, binding, &lineage).await {
             Ok(evaluated) => evaluated,
             Err(refusal) => {
-                return Err(self
-                    .deny(Some(&asked), &asked.target, refusal, None, &lineage)
-                    .await);
+                let denied = Denying::Named(&asked);
+                return Err(self.deny(denied, refusal, None, &lineage).await);
             }
         };
         self.metrics.observe(Stage::Evaluate, began.elapsed());
         if let Some(refusal) = self.refusal_of(&evaluated, catalog_hash) {
-            return Err(self
-                .deny(
-                    Some(&asked),
-                    &asked.target,
-                    refusal,
-                    Some(&evaluated),
-                    &lineage,
-                )
-                .await);
+            let denied = Denying::Named(&asked);
+            return Err(self.deny(denied, refusal, Some(&evaluated), &lineage).await);
         }
         Ok(Granted::new(Arc::clone(self), asked, evaluated, lineage))
     }
@@ -177,26 +193,35 @@ impl Gate {
             Effect::Allow => {}
         }
         if decision.catalog_hash != catalog_hash {
-            return Some(denied::Reason::new(
-                "catalog-mismatch",
-                "the catalog in use is not the one that the registry pins; deploy the pinned one",
-            ));
+            return Some(
+                denied::Reason::new(
+                    "catalog-mismatch",
+                    "the catalog in use is not the one that the registry pins; deploy the pinned one",
+                )
+                .observable(),
+            );
         }
         let age = evaluated.action.stateAge;
         if evaluated.state == StateAge::Cached && age > decision.max_state_age {
-            return Some(denied::Reason::new(
-                "state-too-old",
-                format!(
-                    "chain state is {age} s old, and the rule takes at most {} s; check the RPC endpoints",
-                    decision.max_state_age
-                ),
-            ));
+            return Some(
+                denied::Reason::new(
+                    "state-too-old",
+                    format!(
+                        "chain state is {age} s old, and the rule takes at most {} s; check the RPC endpoints",
+                        decision.max_state_age
+                    ),
+                )
+                .observable(),
+            );
         }
         if decision.ttl != 0 && !(30..=300).contains(&decision.ttl) {
-            return Some(denied::Reason::new(
-                "ttl-out-of-bounds",
-                "the rule's envelope lifetime is not within 30 to 300 s; correct the policy",
-            ));
+            return Some(
+                denied::Reason::new(
+                    "ttl-out-of-bounds",
+                    "the rule's envelope lifetime is not within 30 to 300 s; correct the policy",
+                )
+                .observable(),
+            );
         }
         None
     }
@@ -360,126 +385,4 @@ impl Gate {
             target: target.to_owned(),
         }
     }
-
-    /// Signs and records a denial, and says what the agent is to be told.
-    async fn deny(
-        &self,
-        asked: Option<&Asked>,
-        target: &str,
-        reason: denied::Reason,
-        evaluated: Option<&Evaluated>,
-        lineage: &Lineage,
-    ) -> Denied {
-        let kind = asked.map_or("unclassified", |asked| asked.intent.kind.as_str());
-        self.metrics.decided(kind, "deny", &reason.code);
-        let recorded = self
-            .record_denial(asked, target, &reason, evaluated, lineage)
-            .await;
-        let decision_id = recorded
-            .inspect_err(|error| tracing::error!(%error, code = reason.code, "denial not recorded"))
-            .ok();
-        tracing::info!(
-            decision = decision_id.as_deref().unwrap_or("-"),
-            capability = asked.map_or("-", |asked| asked.intent.capability.as_str()),
-            code = reason.code,
-            "action denied"
-        );
-        Denied::new(reason, decision_id, asked, evaluated.map(|e| &e.decision))
-    }
-
-    async fn record_denial(
-        &self,
-        asked: Option<&Asked>,
-        target: &str,
-        reason: &denied::Reason,
-        evaluated: Option<&Evaluated>,
-        lineage: &Lineage,
-    ) -> Result<String, denied::NotRecorded> {
-        let now = self.now();
-        let current = self.keys.current(now)?;
-        self.witnesses
-            .keep_certificate(&self.log, current.signer.as_ref())?;
-        let witness = match evaluated {
-            Some(evaluated) => Some(self.witnesses.store(&self.log, evaluated)?),
-            None => None,
-        };
-        let reservation = self.log.reserve()?;
-        let circumstances = self.circumstances(lineage, reservation.seq(), None);
-        let stamp = Stamp {
-            jti: self.jti().map_err(|_| denied::NotRecorded::NoRandomness)?,
-            now,
-            lifetime: 0,
-        };
-        let target = writ_sae_target(target);
-        let claims = claims::denial(
-            &self.actor(&current.svid),
-            asked,
-            &target,
-            &reason.code,
-            evaluated.map(|evaluated| (&evaluated.decision, evaluated.state)),
-            &circumstances,
-            stamp,
-        );
-        let jws = issue_denial(&claims, current.signer.as_ref())?;
-        let entry = Entry::Denial(Box::new(writ_ledger::Decision {
-            action: evaluated.map(|evaluated| evaluated.action.to_abi()),
-            // Counted, though it was given up before it left: nothing is given back.
-            budget: evaluated
-                .and_then(|evaluated| evaluated.hold.clone())
-                .map(Hold::into_use),
-            jws: Some(jws.into_string()),
-            mode: Mode::Enforce,
-            names: self.names(current.svid.spiffe_id(), asked, &target, lineage),
-            reason: reason.code.clone(),
-            salt: Some(self.profile.policy_salt),
-            witness,
-        }));
-        let id = reservation.id().to_string();
-        self.log.append(reservation, entry).await?;
-        Ok(id)
-    }
-
-    /// Refuses a request that the catalog could not name: recorded, signed, told.
-    pub async fn refuse(
-        &self,
-        target: &str,
-        code: &str,
-        why: impl Into<String>,
-        status: u16,
-    ) -> Denied {
-        let lineage = self.open.lineage();
-        let reason = denied::Reason::with_status(code, why, status);
-        self.deny(None, target, reason, None, &lineage).await
-    }
-
-    /// Refuses a whole connection, before there is a request.
-    pub async fn refuse_connection(&self, target: &str, code: &str, why: &str) {
-        self.refuse(target, code, why, 403).await;
-    }
-
-    /// Counts a refused request of nobody known: they are not recorded one by one.
-    pub fn count_refused(&self, code: &str) {
-        self.unauthenticated.count(code);
-    }
-
-    /// Records what [`Gate::count_refused`] counted, if anything.
-    pub async fn flush_counts(&self) {
-        let now = self.now().saturating_mul(1000);
-        let Some((since, counts)) = self.unauthenticated.take(now) else {
-            return;
-        };
-        let recorded = self.log.record(Entry::Refused(Refused { counts, since }));
-        if let Err(error) = recorded.await {
-            tracing::error!(%error, "refused requests not recorded");
-        }
-    }
-}
-
-/// A target as a denial can carry it: visible ASCII, bounded.
-fn writ_sae_target(target: &str) -> String {
-    target
-        .chars()
-        .filter(char::is_ascii_graphic)
-        .take(1024)
-        .collect()
 }

@@ -63,6 +63,11 @@ impl Granted {
 }
 
 impl Tunnel {
+    /// One that goes on although it was denied.
+    pub fn of(released: Released) -> Self {
+        Self(released)
+    }
+
     /// Records how the connection ended.
     pub fn closed(self, ended: std::io::Result<()>) {
         let sent = match ended {

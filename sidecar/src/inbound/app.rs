@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tower::Service;
 use writ_canonical::{Authority, Scheme};
-use writ_pep::{Admitted, PepBody};
+use writ_pep::{Admitted, LetThrough, PepBody};
 use writ_sae::fields;
 
 use crate::body::{Body, BodyError};
@@ -58,9 +58,15 @@ impl App {
         }
     }
 
+    /// Where the application listens.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     async fn forward(self, request: Request<PepBody>) -> Response<Body> {
         let (mut parts, body) = request.into_parts();
-        if !self.named_by(&parts.headers) {
+        let observed = parts.extensions.remove::<LetThrough>().is_some();
+        if !observed && !self.named_by(&parts.headers) {
             let why = "the envelope is for another authority than this port's";
             return answered(Problem::new(
                 StatusCode::MISDIRECTED_REQUEST,

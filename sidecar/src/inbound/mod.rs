@@ -6,6 +6,7 @@ mod spoken;
 mod state;
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use arc_swap::ArcSwap;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ServerConfig;
+use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::{Layer, ServiceExt};
@@ -21,12 +23,17 @@ use writ_identity::{SvidSource, tls as svid_tls};
 use writ_pep::{Connection, Peer, PepLayer};
 
 use crate::gate::Gate;
+use crate::hello::{Rewound, Start, read_start};
 use crate::listen::Captured;
+use crate::outbound::opaque;
 
 pub use app::App;
 pub use recorder::{GateRecorder, Receipts};
 pub use spoken::Spoken;
 pub use state::ProvedCallers;
+
+/// How long a caller may say nothing before it is taken for one that waits for the application.
+const SILENCE: Duration = Duration::from_millis(300);
 
 /// How long a caller may take for its TLS handshake, and for a request's head.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -56,15 +63,29 @@ pub struct Inbound {
 impl Inbound {
     /// Handles one captured connection to its end.
     pub async fn handle(self: Arc<Self>, captured: Captured) {
+        let from = captured.from;
         let Some(port) = self.ports.load().get(&captured.to.port()).cloned() else {
             tracing::info!(from = %captured.from, port = captured.to.port(), "port is not served");
-            return self.gate.count_refused("port-not-served");
+            self.gate.count_refused("port-not-served");
+            if self.gate.observing() {
+                self.pass(Rewound::unread(captured.stream), captured.to)
+                    .await;
+            }
+            return;
         };
-        let accept = TlsAcceptor::from(Arc::clone(&self.tls)).accept(captured.stream);
+        let stream = if self.gate.observing() {
+            match self.observed(captured, &port).await {
+                Some(stream) => stream,
+                None => return,
+            }
+        } else {
+            Rewound::unread(captured.stream)
+        };
+        let accept = TlsAcceptor::from(Arc::clone(&self.tls)).accept(stream);
         let stream = match tokio::time::timeout(HANDSHAKE, accept).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
-                tracing::info!(from = %captured.from, %error, "caller has no accepted identity");
+                tracing::info!(%from, %error, "caller has no accepted identity");
                 return self.gate.count_refused("no-mutual-tls");
             }
             Err(_) => return self.gate.count_refused("handshake-timeout"),
@@ -84,6 +105,43 @@ impl Inbound {
             channel_binding: Some(channel_binding),
         };
         self.serve(stream, &port, connection).await;
+    }
+
+    /// Where refusals are only observed: serves a caller without TLS, and passes what is not even
+    /// HTTP. What starts TLS is given back.
+    async fn observed(&self, captured: Captured, port: &Port) -> Option<Rewound> {
+        match read_start(captured.stream, SILENCE).await {
+            Ok((Start::Tls(_), stream)) => Some(stream),
+            Ok((Start::Clear, stream)) if stream.may_be_http() => {
+                let nobody = Connection {
+                    scheme: Scheme::Http,
+                    peer: None,
+                    channel_binding: None,
+                };
+                self.serve(stream, port, nobody).await;
+                None
+            }
+            Ok((Start::Clear | Start::Late, stream)) => {
+                self.gate.count_refused("no-mutual-tls");
+                self.pass(stream, port.app.address()).await;
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Passes a connection on unread.
+    async fn pass(&self, stream: Rewound, to: SocketAddr) {
+        let connecting = TcpStream::connect(to);
+        let Ok(Ok(app)) = tokio::time::timeout(HANDSHAKE, connecting).await else {
+            return;
+        };
+        tokio::select! {
+            ended = opaque::pass(stream, app) => {
+                tracing::debug!(%to, ?ended, "connection passed on unread");
+            }
+            () = self.stop.cancelled() => {}
+        }
     }
 
     async fn serve<S>(&self, stream: S, port: &Port, known: Connection)

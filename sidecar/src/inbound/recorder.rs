@@ -33,6 +33,7 @@ impl Recorder for GateRecorder {
             let claims = admitted.claims();
             let entry = Entry::Verdict(Box::new(Verdict {
                 admitted: true,
+                observed: false,
                 capability: Some(admitted.action.capability.clone()),
                 peer: Some(claims.iss.clone()),
                 reason: "admitted".into(),
@@ -58,19 +59,24 @@ impl Recorder for GateRecorder {
     fn refused<'a>(&'a self, refused: Refused<'a>) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             let code = refused.refusal.code();
-            self.metrics.arrived("refused", code);
+            let verdict = match refused.observed {
+                true => "observed",
+                false => "refused",
+            };
+            self.metrics.arrived(verdict, code);
             tracing::info!(
                 decision = refused.decision_id,
                 peer = refused.peer.unwrap_or("-"),
                 code,
                 event = refused.refusal.event().as_str(),
-                "refused"
+                "{verdict}"
             );
             let Some(peer) = refused.peer else {
                 return self.gate.count_refused(code);
             };
             let entry = Entry::Verdict(Box::new(Verdict {
                 admitted: false,
+                observed: refused.observed,
                 capability: None,
                 peer: Some(peer.to_owned()),
                 reason: code.to_owned(),

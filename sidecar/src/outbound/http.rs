@@ -1,5 +1,6 @@
 //! One HTTP request of the agent: understood, decided, stamped, sent, answered.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,12 +10,12 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use writ_canonical::CanonicalRequest;
-use writ_catalog::{Destination, Envelope, Peer, UpstreamMode};
+use writ_catalog::{Destination, Peer, UpstreamMode};
 use writ_ledger::OutcomeResult;
 use writ_sae::fields;
 
 use super::connection::{AgentSide, Live, Outbound};
-use super::understand::{Outgoing, Refused, Understood, idempotency};
+use super::understand::{Course, Outgoing, Refused, Route, Understood, idempotency};
 use crate::body::{self, Body, Watched};
 use crate::gate::claims::{Asked, Stamping, http_binding};
 use crate::gate::{Denied, Granted, Released, Sent};
@@ -64,41 +65,67 @@ impl Outbound {
         began: Instant,
     ) -> Result<Response<Body>, Denied> {
         let Understood {
-            destination,
+            course,
             canonical,
-            intent,
             binding,
             mut body,
             catalog_hash,
             approval,
             ..
         } = understood;
-        let asked = Asked {
-            http: Some(http_binding(&canonical, binding)),
-            target: canonical.target_uri(),
-            audience: destination.audience.clone(),
-            stamping: match destination.envelope {
-                Envelope::Stamp => Stamping::Stamp,
-                Envelope::Withhold => Stamping::Withhold,
-            },
-            idempotency: idempotency(&canonical),
-            approval,
-            intent,
+        let sub = canonical.target_uri();
+        let mut named = None;
+        let (target, asked, mut observed) = match course {
+            Course::Named(destination, intent) => {
+                let asked = Asked {
+                    http: Some(http_binding(&canonical, binding)),
+                    target: sub.clone(),
+                    audience: destination.audience.clone(),
+                    stamping: Stamping::of(&destination),
+                    idempotency: idempotency(&canonical),
+                    approval,
+                    intent: *intent,
+                };
+                let target = self.target(&destination, &canonical, version);
+                (target, Some(asked), None)
+            }
+            Course::Observed(released, Route::Listed(destination)) => {
+                let target = self.target(&destination, &canonical, version);
+                (target, None, Some(released))
+            }
+            Course::Observed(released, Route::Dialled(to, host)) => {
+                let target = self.dialled(to, version);
+                named = Some(Target {
+                    host,
+                    ..target.clone()
+                });
+                (target, None, Some(released))
+            }
         };
-        let target = self.target(&destination, &canonical, version);
         let mut attempt = 1;
         loop {
-            let granted = self
-                .gate
-                .decide(asked.clone(), binding, catalog_hash)
-                .await?;
-            let connecting = Instant::now();
-            let (granted, lease) = self.connected(granted, &target).await?;
-            self.metrics.observe(Stage::Connect, connecting.elapsed());
+            let (released, lease) = match (observed.take(), &asked) {
+                (None, Some(asked)) => {
+                    let decided = self.gate.decide(asked.clone(), binding, catalog_hash);
+                    match decided.await {
+                        Ok(granted) => self.issued(granted, &target).await?,
+                        Err(mut denied) => {
+                            let released = denied.observed.take().ok_or(denied)?;
+                            self.observed(released, &target, named.as_ref(), &sub)
+                                .await?
+                        }
+                    }
+                }
+                (Some(released), _) => {
+                    self.observed(released, &target, named.as_ref(), &sub)
+                        .await?
+                }
+                (None, None) => {
+                    let why = "the target closes connections as they open";
+                    return Err(self.gate.refuse(&sub, "target-unreachable", why, 502).await);
+                }
+            };
             let proved = lease.proved.clone();
-            let released = granted
-                .issue(proved.as_ref().map(|proved| proved.channel_binding))
-                .await?;
             let outgoing = match &mut body {
                 Outgoing::Whole(bytes) => body::full(bytes.clone()),
                 Outgoing::Stream(stream) => std::mem::replace(stream, body::full(Bytes::new())),
@@ -110,6 +137,7 @@ impl Outbound {
             match sent {
                 Ok(upstream::Sent::Answered(response)) => {
                     let anew = attempt < ATTEMPTS
+                        && !released.is_observed()
                         && matches!(body, Outgoing::Whole(_))
                         && refused_by_pep(&response) == Some("policy-changed");
                     if !anew {
@@ -122,19 +150,21 @@ impl Outbound {
                     attempt += 1;
                 }
                 Ok(upstream::Sent::NotSent(request)) => {
-                    released.close(
-                        Sent::failed(OutcomeResult::NotSent, "the connection had closed"),
-                        None,
-                    );
+                    if released.is_observed() && attempt < ATTEMPTS {
+                        // A denial is tied to no connection.
+                        observed = Some(released);
+                    } else {
+                        released.close(
+                            Sent::failed(OutcomeResult::NotSent, "the connection had closed"),
+                            None,
+                        );
+                    }
                     if let Outgoing::Stream(stream) = &mut body {
                         *stream = request.into_body();
                     }
                     if attempt >= ATTEMPTS {
                         let why = "the target closes connections as they open";
-                        return Err(self
-                            .gate
-                            .refuse(&asked.target, "target-unreachable", why, 502)
-                            .await);
+                        return Err(self.gate.refuse(&sub, "target-unreachable", why, 502).await);
                     }
                     attempt += 1;
                 }
@@ -145,10 +175,7 @@ impl Outbound {
                     );
                     let why =
                         format!("the connection to the target broke: {error}; it may have acted");
-                    return Err(self
-                        .gate
-                        .refuse(&asked.target, "target-broke", why, 502)
-                        .await);
+                    return Err(self.gate.refuse(&sub, "target-broke", why, 502).await);
                 }
                 Err(_) => {
                     released.close(
@@ -156,30 +183,64 @@ impl Outbound {
                         None,
                     );
                     let why = "the target did not answer in time; it may have acted";
-                    return Err(self
-                        .gate
-                        .refuse(&asked.target, "target-timeout", why, 504)
-                        .await);
+                    return Err(self.gate.refuse(&sub, "target-timeout", why, 504).await);
                 }
             }
         }
     }
 
-    async fn connected(
-        &self,
-        granted: Granted,
-        target: &Target,
-    ) -> Result<(Granted, Lease), Denied> {
-        match self.upstreams.connect(target).await {
-            Ok(lease) => Ok((granted, lease)),
+    /// Connects for an allowed action and issues its envelope for that connection.
+    async fn issued(&self, granted: Granted, target: &Target) -> Result<(Released, Lease), Denied> {
+        let connecting = Instant::now();
+        let lease = match self.upstreams.connect(target).await {
+            Ok(lease) => lease,
             Err(error) => {
-                let (code, status) = match &error {
-                    UpstreamError::Identity { .. } => ("target-identity", 502),
-                    UpstreamError::ConnectTimeout { .. } => ("target-timeout", 504),
-                    _ => ("target-unreachable", 502),
-                };
-                Err(granted.give_up(code, &error.to_string(), status).await)
+                let (code, status) = unreachable(&error);
+                return Err(granted.give_up(code, &error.to_string(), status).await);
             }
+        };
+        self.metrics.observe(Stage::Connect, connecting.elapsed());
+        let proved = lease.proved.as_ref();
+        let released = granted
+            .issue(proved.map(|proved| proved.channel_binding))
+            .await?;
+        Ok((released, lease))
+    }
+
+    /// Connects for an action that goes on although it was denied.
+    async fn observed(
+        &self,
+        released: Released,
+        target: &Target,
+        otherwise: Option<&Target>,
+        sub: &str,
+    ) -> Result<(Released, Lease), Denied> {
+        let connected = match (self.upstreams.connect(target).await, otherwise) {
+            (Err(_), Some(otherwise)) => self.upstreams.connect(otherwise).await,
+            (connected, _) => connected,
+        };
+        match connected {
+            Ok(lease) => Ok((released, lease)),
+            Err(error) => {
+                let why = error.to_string();
+                released.close(Sent::failed(OutcomeResult::NotSent, &why), None);
+                let (code, status) = unreachable(&error);
+                Err(self.gate.refuse(sub, code, why, status).await)
+            }
+        }
+    }
+
+    /// The address that the agent dialled, in the clear as it came.
+    fn dialled(&self, to: SocketAddr, version: http::Version) -> Target {
+        Target {
+            host: to.ip().to_string(),
+            port: to.port(),
+            security: Security::Plain,
+            version: match version {
+                http::Version::HTTP_2 => Version::Http2,
+                _ => Version::Http1,
+            },
+            generation: self.gate.identity_generation(),
         }
     }
 
@@ -212,6 +273,14 @@ impl Outbound {
             version,
             generation: self.gate.identity_generation(),
         }
+    }
+}
+
+fn unreachable(error: &UpstreamError) -> (&'static str, u16) {
+    match error {
+        UpstreamError::Identity { .. } => ("target-identity", 502),
+        UpstreamError::ConnectTimeout { .. } => ("target-timeout", 504),
+        _ => ("target-unreachable", 502),
     }
 }
 
@@ -251,6 +320,10 @@ fn request(
         (
             fields::SAE,
             released.envelope.as_ref().map(|sae| sae.as_str()),
+        ),
+        (
+            fields::SAE_DENIAL,
+            released.denial.as_ref().map(|denial| denial.as_str()),
         ),
         (fields::SAE_CERTIFICATE, released.certificate.as_deref()),
     ];

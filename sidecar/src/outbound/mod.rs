@@ -3,7 +3,7 @@
 mod authority;
 mod connection;
 mod http;
-mod opaque;
+pub(crate) mod opaque;
 mod understand;
 
 pub use connection::{Live, Outbound};

@@ -1,5 +1,7 @@
 //! What a request of the agent is: its destination, its canonical form, and the catalog's name for it.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use http::header::HOST;
 use http::{HeaderMap, Request};
@@ -14,7 +16,8 @@ use writ_catalog::{AgentTls, BodyView, Destination, Intent, Protocol};
 use super::authority::{authority_of, one_authority};
 use super::connection::{AgentSide, Live, Outbound};
 use crate::body::{self, Body, Collected};
-use crate::gate::Denied;
+use crate::gate::claims::Stamping;
+use crate::gate::{Denied, Released};
 
 /// Header in which an agent presents a human approval, 64 hex digits.
 const APPROVAL: &str = "writ-approval";
@@ -33,14 +36,30 @@ impl From<Denied> for Refused {
 
 /// A request, understood.
 pub(super) struct Understood {
-    pub(super) destination: Destination,
+    pub(super) course: Course,
     pub(super) canonical: CanonicalRequest,
-    pub(super) intent: Intent,
     pub(super) binding: BodyBinding,
     pub(super) body: Outgoing,
     pub(super) mcp: Option<serde_json::Value>,
     pub(super) catalog_hash: [u8; 32],
     pub(super) approval: Option<[u8; 32]>,
+}
+
+/// What the catalog makes of a request.
+pub(super) enum Course {
+    /// An action that it names.
+    Named(Box<Destination>, Box<Intent>),
+    /// None: it was denied, and goes on only because denials are just observed.
+    Observed(Released, Route),
+}
+
+/// Where a request is sent.
+pub(super) enum Route {
+    /// To a destination of the catalog.
+    Listed(Box<Destination>),
+    /// To the address that the agent dialled, as it came, or to another of the host it named: the
+    /// agent's own client would have tried them all.
+    Dialled(SocketAddr, String),
 }
 
 /// A request's body on its way out.
@@ -49,6 +68,12 @@ pub(super) enum Outgoing {
     Whole(Bytes),
     /// A stream, which can be sent once.
     Stream(Body),
+}
+
+/// Where an authority leads.
+enum Found {
+    Listed(Box<Destination>),
+    Dialled(Released, Route),
 }
 
 impl Outbound {
@@ -79,7 +104,7 @@ impl Outbound {
                 .await
                 .into());
         }
-        let (destination, canonical_authority) =
+        let (found, scheme, canonical_authority) =
             self.destination(&authority, side, live, &shown).await?;
 
         remove_excluded(&mut parts.headers);
@@ -87,7 +112,7 @@ impl Outbound {
         // The Host that the agent sent names its own port; the canonical one names the target's.
         parts.headers.remove(HOST);
         let raw = RawHead {
-            scheme: destination.scheme(),
+            scheme,
             method: &parts.method,
             authority: &canonical_authority,
             path_and_query: parts.uri.path_and_query().map_or("/", |path| path.as_str()),
@@ -105,13 +130,16 @@ impl Outbound {
             }
         };
         let (binding, body) = self.read_body(incoming, live, &shown).await?;
-        let (intent, mcp) = self
-            .classify(live, &destination, &canonical, &body, &shown)
-            .await?;
+        let (course, mcp) = match found {
+            Found::Listed(destination) => {
+                self.classify(live, destination, &canonical, &body, &shown)
+                    .await?
+            }
+            Found::Dialled(released, route) => (Course::Observed(released, route), None),
+        };
         Ok(Understood {
-            destination,
+            course,
             canonical,
-            intent,
             binding,
             body,
             mcp,
@@ -120,15 +148,15 @@ impl Outbound {
         })
     }
 
-    /// The catalog's destination for the authority that the agent named, and the authority as the
-    /// target is to see it.
+    /// Where the authority that the agent named leads, and scheme and authority as the target is to
+    /// see them.
     async fn destination(
         &self,
         authority: &str,
         side: &AgentSide,
         live: &Live,
         shown: &str,
-    ) -> Result<(Destination, String), Denied> {
+    ) -> Result<(Found, Scheme, String), Denied> {
         let scheme = match side.server_name {
             Some(_) => Scheme::Https,
             None => Scheme::Http,
@@ -164,10 +192,9 @@ impl Outbound {
             } else {
                 "the catalog names no such destination; the platform team adds it".to_owned()
             };
-            return Err(self
-                .gate
-                .refuse(shown, "unlisted-destination", why, 403)
-                .await);
+            return self
+                .unnamed(side, &named, shown, "unlisted-destination", &why)
+                .await;
         };
         let allowed = match side.server_name {
             Some(_) => destination.agent_tls == AgentTls::Intercept,
@@ -175,14 +202,46 @@ impl Outbound {
         };
         if !allowed {
             let why = "plain HTTP to this destination is not allowed; the catalog's agent_tls says how to reach it";
-            return Err(self
-                .gate
-                .refuse(shown, "plain-http-not-allowed", why, 403)
-                .await);
+            return self
+                .unnamed(side, &named, shown, "plain-http-not-allowed", why)
+                .await;
         }
         let port = destination.upstream.port;
         let authority = format!("{}:{port}", named.host);
-        Ok((destination.clone(), authority))
+        let scheme = destination.scheme();
+        Ok((
+            Found::Listed(Box::new(destination.clone())),
+            scheme,
+            authority,
+        ))
+    }
+
+    /// A request to where the catalog leads nobody.
+    async fn unnamed(
+        &self,
+        side: &AgentSide,
+        named: &Authority,
+        shown: &str,
+        code: &str,
+        why: &str,
+    ) -> Result<(Found, Scheme, String), Denied> {
+        // What came under TLS does not go on without it, and the sidecar does not call itself.
+        if side.server_name.is_some() || side.to_itself {
+            return Err(self.gate.refuse(shown, code, why, 403).await);
+        }
+        let mut denied = self
+            .gate
+            .object(shown, Stamping::Withhold, code, why, 403)
+            .await;
+        let Some(released) = denied.observed.take() else {
+            return Err(denied);
+        };
+        let authority = format!("{}:{}", named.host, named.port);
+        Ok((
+            Found::Dialled(released, Route::Dialled(side.to, named.host.clone())),
+            Scheme::Http,
+            authority,
+        ))
     }
 
     async fn approval(
@@ -226,16 +285,16 @@ impl Outbound {
     async fn classify(
         &self,
         live: &Live,
-        destination: &Destination,
+        destination: Box<Destination>,
         canonical: &CanonicalRequest,
         body: &Outgoing,
         shown: &str,
-    ) -> Result<(Intent, Option<serde_json::Value>), Refused> {
+    ) -> Result<(Course, Option<serde_json::Value>), Refused> {
         let view = match body {
             Outgoing::Whole(bytes) => BodyView::Bytes(bytes),
             Outgoing::Stream(_) => BodyView::Unbound,
         };
-        let protocol = live.catalog.protocol(destination, canonical);
+        let protocol = live.catalog.protocol(&destination, canonical);
         let (result, id) = match (protocol, body) {
             (Protocol::Mcp, Outgoing::Whole(bytes)) if canonical.method == "POST" => {
                 match mcp::parse(bytes, &JsonLimits::default()) {
@@ -244,34 +303,43 @@ impl Outbound {
                             mcp::Message::Request { id, .. } => Some(id.clone()),
                             _ => None,
                         };
-                        let result = live.catalog.classify_mcp(destination, canonical, &message);
+                        let result = live.catalog.classify_mcp(&destination, canonical, &message);
                         (result, id)
                     }
                     Err(refusal) => {
-                        let why = refusal.to_string();
-                        return Err(self
-                            .gate
-                            .refuse(shown, refusal.code(), why, 400)
-                            .await
-                            .into());
+                        let denied = (refusal.code(), refusal.to_string(), 400);
+                        return self.unclassified(destination, shown, denied, None).await;
                     }
                 }
             }
-            _ => (live.catalog.classify(destination, canonical, view), None),
+            _ => (live.catalog.classify(&destination, canonical, view), None),
         };
         match result {
-            Ok(intent) => Ok((intent, id)),
+            Ok(intent) => Ok((Course::Named(destination, Box::new(intent)), id)),
             Err(refusal) => {
                 let status = match refusal.code() {
                     "body-unbound" | "body-too-large" => 413,
                     _ => 403,
                 };
-                let denied = self
-                    .gate
-                    .refuse(shown, refusal.code(), refusal.to_string(), status)
-                    .await;
-                Err(Refused { denied, mcp: id })
+                let denied = (refusal.code(), refusal.to_string(), status);
+                self.unclassified(destination, shown, denied, id).await
             }
+        }
+    }
+
+    /// A request to a destination of the catalog that is none of its actions.
+    async fn unclassified(
+        &self,
+        destination: Box<Destination>,
+        shown: &str,
+        (code, why, status): (&str, String, u16),
+        mcp: Option<serde_json::Value>,
+    ) -> Result<(Course, Option<serde_json::Value>), Refused> {
+        let stamping = Stamping::of(&destination);
+        let mut denied = self.gate.object(shown, stamping, code, why, status).await;
+        match denied.observed.take() {
+            Some(released) => Ok((Course::Observed(released, Route::Listed(destination)), mcp)),
+            None => Err(Refused { denied, mcp }),
         }
     }
 }

@@ -17,7 +17,7 @@ use writ_ledger::Log;
 use super::RunError;
 use super::reload::{self, Files};
 use crate::admin::{self, Status};
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::dns::Resolver;
 use crate::gate::Gate;
 use crate::inbound::{Inbound, Port};
@@ -66,6 +66,7 @@ impl Parts {
         let gate = Arc::new(make::gate(
             config, &source, &log, &feed, &clock, &metrics, &open,
         )?);
+        gate.observe(config.mode == Mode::Observe);
         let resolver = Arc::new(make::resolver(config)?);
         let live = Arc::new(ArcSwap::from_pointee(reload::live(config, files)?));
         let outbound = Arc::new(Outbound {
@@ -75,6 +76,7 @@ impl Parts {
             metrics: Arc::clone(&metrics),
             ca: make::pod_ca(config, files, &clock)?,
             refusing: make::refusing_tls()?,
+            own_ports: config.listen.ports(),
             clock: Arc::clone(&clock),
             stop: stop.clone(),
         });
@@ -122,6 +124,10 @@ impl Parts {
             .map_err(|error| error.to_string())?;
         self.outbound.live.store(Arc::new(live));
         self.inbound.ports.store(Arc::new(ports));
+        let observing = config.mode == Mode::Observe;
+        if observing != self.gate.observing() {
+            self.gate.observe(observing);
+        }
         Ok(())
     }
 

@@ -72,6 +72,7 @@ pub(super) fn reload(path: &Path, running: &Config, parts: &Parts) -> Result<Con
 /// What cannot change while running.
 fn fixed(config: &Config) -> Config {
     let mut fixed = config.clone();
+    fixed.mode = crate::config::Mode::default();
     fixed.catalog = fixed.catalog.map(|_| PathBuf::new());
     fixed.callers = crate::config::Callers::default();
     fixed.outbound = crate::config::Outbound {

@@ -60,8 +60,9 @@ async fn serve_dns(
         addresses.push(SocketAddr::from((Ipv6Addr::LOCALHOST, port)));
     }
     let live = Arc::clone(&parts.outbound.live);
+    let gate = Arc::clone(&parts.gate);
     let names: Arc<dyn dns::NameSet> =
-        Arc::new(move |name: &str| live.load().catalog.resolvable(name));
+        Arc::new(move |name: &str| live.load().catalog.resolvable(name) || gate.observing());
     let server = dns::Server::bind(
         &addresses,
         names,

@@ -397,6 +397,7 @@ impl PepParts {
             replay: Arc::clone(&self.replay),
         })?;
         let log = self.log.id().to_string();
+        let gate = Arc::clone(&self.recorder.gate);
         let layer = PepLayer::new(LayerConfig {
             pep: Arc::new(pep),
             receipts: Arc::clone(&self.receipts) as Arc<dyn writ_pep::ReceiptSource>,
@@ -406,6 +407,10 @@ impl PepParts {
             clock: Arc::clone(&self.clock) as Arc<dyn writ_pep::Clock>,
             decision_ids: Arc::new(move || verdict_id(&log)),
             limits: Limits::default(),
+            mode: Arc::new(move || match gate.observing() {
+                true => writ_pep::Mode::Observe,
+                false => writ_pep::Mode::Enforce,
+            }),
             max_body: inbound.body_limit,
             body_timeout: inbound.body_timeout,
         });

@@ -343,6 +343,7 @@ async fn a_refused_envelope_need_not_be_one() {
     for admitted in [false, true] {
         let verdict = crate::Verdict {
             admitted,
+            observed: false,
             capability: None,
             peer: None,
             reason: "signature-invalid".into(),
