@@ -10,7 +10,7 @@ use crate::certs::Lifetimes;
 use crate::choice::Static;
 use crate::overrides::{Overrides, is_name};
 use crate::settings::{
-    FIRST_UID, PROTECTED_PATHS, PullPolicy, SPIFFE_DRIVER, Settings, SpireSocket, Trust,
+    DEVICES, FIRST_UID, PROTECTED_PATHS, PullPolicy, SPIFFE_DRIVER, Settings, SpireSocket, Trust,
 };
 
 /// Admission webhook of Writ: puts the sidecar into agents' pods, and refuses pods in which it
@@ -197,6 +197,15 @@ pub struct InjectionArgs {
         value_delimiter = ','
     )]
     pub protected_path: Vec<String>,
+    /// Further devices that opted-in pods may ask for, by what their resources' names start with,
+    /// separated by commas: only such as reach no network.
+    #[arg(
+        long,
+        env = "WRIT_DEVICES",
+        value_name = "PREFIX",
+        value_delimiter = ','
+    )]
+    pub devices: Vec<String>,
     /// CPU requested for the sidecar.
     #[arg(long, env = "WRIT_SIDECAR_CPU", default_value_t = Settings::default().cpu, value_name = "QUANTITY")]
     pub sidecar_cpu: String,
@@ -285,6 +294,15 @@ impl InjectionArgs {
         for path in &self.protected_path {
             protected_paths.push(absolute("--protected-path", path)?);
         }
+        let mut devices = DEVICES.map(str::to_owned).to_vec();
+        for device in &self.devices {
+            if !device.contains('/') {
+                return Err(format!(
+                    "--devices {device:?} is no name as example.com/device"
+                ));
+            }
+            devices.push(device.clone());
+        }
         Ok(Settings {
             init_image: self.init_image.clone(),
             sidecar_image: self.sidecar_image.clone(),
@@ -307,6 +325,7 @@ impl InjectionArgs {
             record_size: self.record_size.clone(),
             log_level: self.sidecar_log.clone(),
             protected_paths,
+            devices,
         })
     }
 
@@ -373,7 +392,7 @@ mod tests {
     fn flags_say_what_pods_get() {
         let settings = settings(
             "--spire-host-path /run/spire/agent-sockets --static-config a,b --local-ports 6379 \
-             --protected-path /srv/keys --ipv6 off --sidecar-memory 256Mi",
+             --protected-path /srv/keys --devices example.com/npu --ipv6 off --sidecar-memory 256Mi",
         )
         .unwrap();
         let socket = SpireSocket::HostPath("/run/spire/agent-sockets".to_owned());
@@ -381,6 +400,7 @@ mod tests {
         assert_eq!(settings.config, "a");
         assert_eq!(settings.local_ports, [6379]);
         assert!(settings.protected_paths.contains(&"/srv/keys".to_owned()));
+        assert!(settings.devices.contains(&"example.com/npu".to_owned()));
         assert_eq!(settings.ipv6, Ipv6::Off);
         assert_eq!(settings.memory, "256Mi");
     }
@@ -412,6 +432,8 @@ mod tests {
             "--static-config ../x",
             "--spire-host-path relative",
             "--protected-path /a/../b",
+            "--devices gpu",
+            "--devices example.com/a,",
             "--sidecar-cpu lots",
             "--sidecar-memory 1Mi",
             "--sidecar-log loud",

@@ -48,6 +48,9 @@ pub const VOLUMES: [&str; 6] = [
     RUN_VOLUME,
 ];
 
+/// What the name of every ConfigMap with a sidecar's configuration starts with.
+pub const CONFIG_PREFIX: &str = "writ-";
+
 /// Where the sidecar finds its configuration.
 pub const CONFIG_PATH: &str = "/etc/writ";
 /// Where the record's volume is mounted.

@@ -74,6 +74,9 @@ pub fn rewrite(
         ),
     ] {
         let Some(probe) = probe else { continue };
+        let http = probe.http_get.as_ref().map(|action| &action.host);
+        let tcp = probe.tcp_socket.as_ref().map(|action| &action.host);
+        refuse_hosts(http.into_iter().chain(tcp), refusals, || field(name));
         let Some(ask) = take(probe) else { continue };
         match ports.resolve(ask) {
             Ok(ask) => {
@@ -99,6 +102,8 @@ pub fn rewrite(
         ("pre-stop", "lifecycle.preStop", &mut lifecycle.pre_stop),
     ] {
         let Some(handler) = handler else { continue };
+        let host = handler.http_get.iter().map(|action| &action.host);
+        refuse_hosts(host, refusals, || field(name));
         let Some(action) = handler.http_get.take_if(|action| goes_to_pod(&action.host)) else {
             continue;
         };
@@ -127,7 +132,25 @@ fn refuse_port(refusals: &mut Refusals, field: String, port: &str) {
     );
 }
 
-/// Takes what the kubelet would ask the pod; a command, and another host, stay.
+/// The node's own request would carry what the manifest says to whomever it names.
+fn refuse_hosts<'a>(
+    hosts: impl Iterator<Item = &'a Option<String>>,
+    refusals: &mut Refusals,
+    field: impl Fn() -> String,
+) {
+    for host in hosts.filter(|host| !goes_to_pod(host)) {
+        refusals.add(
+            Code::ProbeHost,
+            format!("{}.host", field()),
+            format!(
+                "the node would ask {:?}, past the sidecar",
+                host.as_deref().unwrap_or_default()
+            ),
+        );
+    }
+}
+
+/// Takes what the kubelet would ask the pod; a command stays.
 fn take(probe: &mut Probe) -> Option<Ask> {
     if let Some(action) = probe.http_get.take_if(|action| goes_to_pod(&action.host)) {
         return Some(Ask::HttpGet(action));

@@ -9,6 +9,8 @@ pub enum Code {
     HostNetwork,
     /// The pod sees the node's processes.
     HostPid,
+    /// The pod shares the node's memory segments and queues.
+    HostIpc,
     /// The pod's containers see each other's processes.
     SharedProcessNamespace,
     /// The pod has its own user namespace, in which the sidecar's uid does not exist.
@@ -23,15 +25,23 @@ pub enum Code {
     PrivilegeEscalation,
     /// `procMount: Unmasked`.
     ProcMount,
+    /// A setting of the kernel that is not on the list.
+    Sysctl,
+    /// A device that could reach the network past the kernel's rules.
+    Device,
+    /// Name servers of the pod's own.
+    NameServers,
     /// A uid of the range that sidecars draw from.
     ReservedUser,
     /// A gid of that range.
     ReservedGroup,
     /// A hostPath volume onto files of the sidecar, of SPIRE or of the node's runtime.
     HostPath,
-    /// The pod mounts the Workload API itself.
+    /// A volume for which the node itself reaches a server that the pod names.
+    VolumeKind,
+    /// The pod mounts the Workload API itself, or gets an identity in another way.
     IdentitySocket,
-    /// The pod reads the sidecar's configuration.
+    /// The pod reads a sidecar's configuration.
     SidecarConfig,
     /// Another mesh's sidecar.
     OtherMesh,
@@ -41,6 +51,8 @@ pub enum Code {
     Exec,
     /// `kubectl attach`.
     Attach,
+    /// `kubectl port-forward`.
+    PortForward,
     /// Two containers of one name.
     DuplicateName,
     /// A container with a name of ours that the webhook did not make.
@@ -51,6 +63,8 @@ pub enum Code {
     ReservedPath,
     /// A port of the sidecar's.
     ReservedPort,
+    /// A probe, or a hook, that the node would send somewhere else than to the pod.
+    ProbeHost,
     /// A probe whose port has no number.
     ProbePort,
     /// More probes than a sidecar answers.
@@ -84,9 +98,10 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 44] = [
         Self::HostNetwork,
         Self::HostPid,
+        Self::HostIpc,
         Self::SharedProcessNamespace,
         Self::UserNamespace,
         Self::Windows,
@@ -94,20 +109,26 @@ impl Code {
         Self::Capability,
         Self::PrivilegeEscalation,
         Self::ProcMount,
+        Self::Sysctl,
+        Self::Device,
+        Self::NameServers,
         Self::ReservedUser,
         Self::ReservedGroup,
         Self::HostPath,
+        Self::VolumeKind,
         Self::IdentitySocket,
         Self::SidecarConfig,
         Self::OtherMesh,
         Self::EphemeralContainers,
         Self::Exec,
         Self::Attach,
+        Self::PortForward,
         Self::DuplicateName,
         Self::ReservedName,
         Self::ReservedVolume,
         Self::ReservedPath,
         Self::ReservedPort,
+        Self::ProbeHost,
         Self::ProbePort,
         Self::TooManyProbes,
         Self::UnknownAnnotation,
@@ -141,6 +162,7 @@ impl Code {
         match self {
             Self::HostNetwork => ("host-network", "remove hostNetwork, or run the pod in a namespace that is not opted in"),
             Self::HostPid => ("host-pid", "remove hostPID"),
+            Self::HostIpc => ("host-ipc", "remove hostIPC"),
             Self::SharedProcessNamespace => ("shared-process-namespace", "remove shareProcessNamespace"),
             Self::UserNamespace => ("user-namespace", "remove hostUsers: false"),
             Self::Windows => ("windows", "run the agent on Linux"),
@@ -148,20 +170,26 @@ impl Code {
             Self::Capability => ("capability", "remove it from capabilities.add"),
             Self::PrivilegeEscalation => ("privilege-escalation", "set allowPrivilegeEscalation: false, or leave it out"),
             Self::ProcMount => ("proc-mount", "remove procMount, or set it to Default"),
+            Self::Sysctl => ("sysctl", "remove it from securityContext.sysctls"),
+            Self::Device => ("device", "remove it, or have its name added to the webhook's --devices if it cannot reach a network"),
+            Self::NameServers => ("name-servers", "remove dnsConfig.nameservers; the sidecar asks the cluster's DNS"),
             Self::ReservedUser => ("reserved-user", "choose a uid below 2000000000"),
             Self::ReservedGroup => ("reserved-group", "choose a gid below 2000000000"),
             Self::HostPath => ("host-path", "mount a narrower folder, or a volume of another kind"),
+            Self::VolumeKind => ("volume-kind", "use a PersistentVolumeClaim, or a volume that reaches no server"),
             Self::IdentitySocket => ("identity-socket", "remove the volume; the sidecar holds the pod's identity"),
             Self::SidecarConfig => ("sidecar-config", "give the container a ConfigMap of its own"),
             Self::OtherMesh => ("other-mesh", "turn the other mesh's injection off for this pod"),
             Self::EphemeralContainers => ("ephemeral-containers", "debug a copy of the pod in a namespace that is not opted in"),
             Self::Exec => ("exec", "read logs, or debug a copy of the pod in a namespace that is not opted in"),
             Self::Attach => ("attach", "read logs, or debug a copy of the pod in a namespace that is not opted in"),
+            Self::PortForward => ("port-forward", "call the pod as its callers do, or debug a copy of it in a namespace that is not opted in"),
             Self::DuplicateName => ("duplicate-name", "rename one of the containers"),
             Self::ReservedName => ("reserved-name", "rename the container, or leave the sidecar's containers out of the manifest: the webhook adds them"),
             Self::ReservedVolume => ("reserved-volume", "use another volume, of another name"),
             Self::ReservedPath => ("reserved-path", "mount the volume somewhere else"),
             Self::ReservedPort => ("reserved-port", "choose another port; 15801, 15806, 15820, 15821 and 15853 are the sidecar's unless the installation says otherwise"),
+            Self::ProbeHost => ("probe-host", "remove host, so that the pod itself is asked"),
             Self::ProbePort => ("probe-port", "give the probe a number between 1 and 65535, or the name of a port of its container"),
             Self::TooManyProbes => ("too-many-probes", "remove probes, or headers from them"),
             Self::UnknownAnnotation => ("unknown-annotation", "use writ.dev/log-level, writ.dev/cpu, writ.dev/memory or writ.dev/policy"),

@@ -17,6 +17,8 @@ pub type Request = AdmissionRequest<DynamicObject>;
 
 /// Annotation of the kubelet's own pods, as the API server shows them.
 const MIRROR: &str = "kubernetes.io/config.mirror";
+/// The group of all kubelets.
+const NODES: &str = "system:nodes";
 /// The API server cuts a longer warning off.
 const MAX_WARNING: usize = 250;
 /// Most warnings in one answer; the API server keeps 4 KiB.
@@ -78,7 +80,7 @@ pub fn mutate(request: &Request, settings: &Settings, uid: u32, choice: &dyn Cho
         Ok(read) => read,
         Err(refusals) => return refused(request, refusals),
     };
-    if is_mirror(&pod) {
+    if is_mirror(request, &pod) {
         return not_covered(request);
     }
     let injected = chosen(request, &pod, settings, choice)
@@ -116,12 +118,16 @@ pub fn check(request: &Request, settings: &Settings, choice: &dyn Choice) -> Ans
         Ok((_, pod)) => pod,
         Err(refusals) => return refused(request, refusals),
     };
-    if is_mirror(&pod) {
+    if is_mirror(request, &pod) {
         return not_covered(request);
     }
     let refusals = if request.operation == Operation::Update {
         match request.old_object.as_ref().map(read::<Pod>) {
-            Some(Ok((_, old))) => validate_update(&old, &pod),
+            Some(Ok((_, old))) => {
+                let mut refusals = validate_update(&old, &pod);
+                refusals.extend(relabelled(request, &old, &pod, choice));
+                refusals
+            }
             _ => malformed("an update without oldObject"),
         }
     } else {
@@ -164,7 +170,27 @@ pub fn warn(request: &Request, settings: &Settings, choice: &dyn Choice) -> Answ
     allowed(response)
 }
 
-/// Refuses `kubectl exec` and `kubectl attach` where there is a sidecar.
+/// Labels decide by which policy a pod is held, while it keeps the configuration that it got.
+fn relabelled(request: &Request, old: &Pod, new: &Pod, choice: &dyn Choice) -> Refusals {
+    if old.metadata.labels == new.metadata.labels {
+        return Refusals::default();
+    }
+    let namespace = request.namespace.as_deref().unwrap_or_default();
+    // A pod whose policy went since then may change.
+    let Ok(before) = choice.choose(namespace, old) else {
+        return Refusals::default();
+    };
+    match choice.choose(namespace, new) {
+        Ok(after) if after.config == before.config => Refusals::default(),
+        _ => Refusals::one(
+            Code::Immutable,
+            "metadata.labels",
+            "another AgentPolicy, or none, would select the pod",
+        ),
+    }
+}
+
+/// Refuses `kubectl exec`, `attach` and `port-forward` where there is a sidecar.
 #[must_use]
 pub fn connect(request: &Request, covered: Covered) -> Answer {
     let sub = request.sub_resource.as_deref().unwrap_or_default();
@@ -174,11 +200,15 @@ pub fn connect(request: &Request, covered: Covered) -> Answer {
     let code = match sub {
         "exec" => Code::Exec,
         "attach" => Code::Attach,
+        "portforward" => Code::PortForward,
         _ => return refused(request, malformed(format!("pods/{sub} is not served"))),
     };
     let field = format!("pods/{sub}");
     let reason = match covered {
         Covered::No => return allowed(AdmissionResponse::from(request)),
+        Covered::Pod | Covered::Namespace if code == Code::PortForward => {
+            "who comes in this way is taken for the agent by its sidecar".to_owned()
+        }
         Covered::Pod | Covered::Namespace => {
             "a process started from outside would act in the agent's name".to_owned()
         }
@@ -268,9 +298,12 @@ fn template(object: &DynamicObject) -> Result<PodTemplateSpec, serde_json::Error
     serde::Deserialize::deserialize(template.unwrap_or(&Value::Null))
 }
 
-fn is_mirror(pod: &Pod) -> bool {
+/// Only a kubelet's word counts: others could write the annotation too.
+fn is_mirror(request: &Request, pod: &Pod) -> bool {
     let annotations = pod.metadata.annotations.as_ref();
+    let groups = request.user_info.groups.iter().flatten();
     annotations.is_some_and(|annotations| annotations.contains_key(MIRROR))
+        && groups.into_iter().any(|group| group == NODES)
 }
 
 /// The kubelet runs a static pod whatever is answered; the object only shows it.

@@ -86,25 +86,53 @@ pub struct Settings {
     pub log_level: String,
     /// Folders of the node that no opted-in pod may mount, nor a parent or a child of one.
     pub protected_paths: Vec<String>,
+    /// What the names of the devices start with that a pod may ask for.
+    pub devices: Vec<String>,
 }
 
 /// Folders of a usual node that hold sidecars' files, or the means to get at them: the kubelet's,
-/// the container runtimes', SPIRE's, and the node's processes.
-pub const PROTECTED_PATHS: [&str; 14] = [
-    "/etc/cni",
-    "/etc/kubernetes",
+/// the container runtimes', SPIRE's, the kernel's, and what the node runs as root. The kubelet reads
+/// logs for others, through links that a pod could make.
+pub const PROTECTED_PATHS: [&str; 28] = [
+    "/bin",
+    "/boot",
+    "/dev",
+    "/etc",
+    "/home",
+    "/lib",
+    "/lib32",
+    "/lib64",
     "/opt/cni",
     "/proc",
-    "/run/containerd",
-    "/run/crio",
-    "/run/docker.sock",
-    "/run/netns",
-    "/run/spire",
+    "/root",
+    "/run",
+    "/sbin",
+    "/sys",
+    "/usr",
+    "/var/lib/cni",
     "/var/lib/containerd",
     "/var/lib/containers",
     "/var/lib/docker",
+    "/var/lib/etcd",
+    "/var/lib/k0s",
     "/var/lib/kubelet",
+    "/var/lib/rancher",
     "/var/lib/spire",
+    "/var/log/containers",
+    "/var/log/pods",
+    "/var/snap",
+    "/var/spool",
+];
+
+/// Devices that compute and reach no network, by what their resources' names start with.
+pub const DEVICES: [&str; 7] = [
+    "amd.com/gpu",
+    "aws.amazon.com/neuron",
+    "google.com/tpu",
+    "gpu.intel.com/",
+    "habana.ai/gaudi",
+    "nvidia.com/gpu",
+    "nvidia.com/mig-",
 ];
 
 impl Default for Settings {
@@ -126,6 +154,7 @@ impl Default for Settings {
             record_size: "1280Mi".to_owned(),
             log_level: "info".to_owned(),
             protected_paths: PROTECTED_PATHS.map(str::to_owned).to_vec(),
+            devices: DEVICES.map(str::to_owned).to_vec(),
         }
     }
 }

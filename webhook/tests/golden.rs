@@ -93,9 +93,10 @@ fn every_golden_pod_becomes_what_its_folder_says() {
 }
 
 /// Refusals that do not come from injection alone; they have tests of their own.
-const ELSEWHERE: [Code; 11] = [
+const ELSEWHERE: [Code; 12] = [
     Code::Exec,
     Code::Attach,
+    Code::PortForward,
     Code::UnknownField,
     Code::NotInjected,
     Code::NotAsInjected,

@@ -332,11 +332,16 @@ fn admits(policy: &ValidatingAdmissionPolicy, seen: &Seen) -> bool {
 }
 
 fn pods_policy(pod: &Value, namespace: &Labels) -> bool {
+    pods_policy_for("system:authenticated", pod, namespace)
+}
+
+fn pods_policy_for(group: &str, pod: &Value, namespace: &Labels) -> bool {
     let policy = one("ValidatingAdmissionPolicy", "writ-pods");
     let params: ConfigMap = one("ConfigMap", "writ-admission");
     let seen = Seen::default()
         .with("object", pod.clone())
         .with("params", serde_json::to_value(params).unwrap())
+        .with("request", json!({"userInfo": {"groups": [group]}}))
         .with(
             "namespaceObject",
             json!({"metadata": {"labels": namespace}}),
@@ -369,6 +374,15 @@ fn without_the_webhook_an_opted_in_pod_is_refused_and_any_other_is_not() {
             "{namespace:?} {labels:?}"
         );
     }
+}
+
+#[test]
+fn only_a_kubelet_shows_a_static_pod() {
+    let enabled = labels(&[("writ.dev/inject", "enabled")]);
+    let mut mirror = pod();
+    mirror["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "x"});
+    assert!(pods_policy_for("system:nodes", &mirror, &enabled));
+    assert!(!pods_policy_for("people", &mirror, &enabled));
 }
 
 #[test]

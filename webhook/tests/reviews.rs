@@ -6,11 +6,12 @@
     clippy::indexing_slicing
 )]
 
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
-use writ_webhook::choice::Static;
+use writ_webhook::choice::{Choice, Chosen, Static};
 use writ_webhook::review::{self, Answer, Covered, Request};
 use writ_webhook::settings::{FIRST_UID, Trust};
-use writ_webhook::{Code, Settings};
+use writ_webhook::{Code, Refusals, Settings};
 
 fn request(operation: &str, resource: &str, object: Value, old: Value) -> Request {
     let (resource, sub) = resource.split_once('/').unwrap_or((resource, ""));
@@ -21,8 +22,14 @@ fn request(operation: &str, resource: &str, object: Value, old: Value) -> Reques
         "request": {"uid": "u-1", "kind": {"group": group, "version": "v1", "kind": "Pod"},
             "resource": {"group": group, "version": "v1", "resource": resource},
             "subResource": sub, "name": "agent", "namespace": "agents", "operation": operation,
-            "userInfo": {"username": "alice"}, "object": object, "oldObject": old}});
+            "userInfo": {"username": "alice", "groups": ["people"]},
+            "object": object, "oldObject": old}});
     review::parse(review.to_string().as_bytes()).unwrap()
+}
+
+fn by_a_kubelet(mut request: Request) -> Request {
+    request.user_info.groups = Some(vec!["system:nodes".to_owned()]);
+    request
 }
 
 fn pod(spec: Value) -> Value {
@@ -130,8 +137,12 @@ fn a_pod_chooses_among_the_configurations_that_there_are() {
 }
 
 #[test]
-fn exec_and_attach_are_refused_where_there_is_a_sidecar() {
-    for (sub, code) in [("exec", Code::Exec), ("attach", Code::Attach)] {
+fn exec_attach_and_port_forward_are_refused_where_there_is_a_sidecar() {
+    for (sub, code) in [
+        ("exec", Code::Exec),
+        ("attach", Code::Attach),
+        ("portforward", Code::PortForward),
+    ] {
         let options = json!({"apiVersion": "v1", "kind": "PodExecOptions", "container": "agent"});
         let request = request("CONNECT", &format!("pods/{sub}"), options, Value::Null);
         for covered in [
@@ -143,7 +154,7 @@ fn exec_and_attach_are_refused_where_there_is_a_sidecar() {
         }
         assert!(review::connect(&request, Covered::No).response.allowed);
     }
-    let proxy = request("CONNECT", "pods/portforward", json!({}), Value::Null);
+    let proxy = request("CONNECT", "pods/proxy", json!({}), Value::Null);
     let answer = review::connect(&proxy, Covered::No);
     assert_eq!(codes(&answer), [Code::Malformed]);
 }
@@ -167,6 +178,40 @@ fn a_running_pod_may_change_in_what_is_not_ours() {
     new["metadata"]["labels"] = json!({"writ.dev/inject": "false"});
     let answer = check(&request("UPDATE", "pods", new, old));
     assert_eq!(codes(&answer), [Code::Immutable]);
+}
+
+/// Chooses by the pod's label `app`.
+struct ByApp;
+
+impl Choice for ByApp {
+    fn choose(&self, _: &str, pod: &Pod) -> Result<Chosen, Refusals> {
+        let labels = pod.metadata.labels.as_ref();
+        let app = labels.and_then(|labels| labels.get("app"));
+        let none = || Refusals::one(Code::NoPolicy, "metadata.labels", "none selects it");
+        Ok(Chosen {
+            config: app.ok_or_else(none)?.clone(),
+            local_ports: Vec::new(),
+            trust: Trust::Bundle,
+        })
+    }
+}
+
+#[test]
+fn a_running_pod_stays_under_the_policy_whose_configuration_it_has() {
+    let change = |old: Value, new: Value| {
+        let labelled = |labels: Value| {
+            let mut pod = pod(json!({}));
+            pod["metadata"]["labels"] = labels;
+            pod
+        };
+        let request = request("UPDATE", "pods", labelled(new), labelled(old));
+        codes(&review::check(&request, &Settings::default(), &ByApp))
+    };
+    let buyer = || json!({"app": "buyer"});
+    assert_eq!(change(buyer(), json!({"app": "seller"})), [Code::Immutable]);
+    assert_eq!(change(buyer(), json!({})), [Code::Immutable]);
+    assert_eq!(change(buyer(), json!({"app": "buyer", "x": "y"})), []);
+    assert_eq!(change(json!({}), buyer()), [], "its policy is gone");
 }
 
 #[test]
@@ -204,14 +249,18 @@ fn workloads_are_warned_and_never_refused() {
 fn the_kubelets_own_pods_are_shown_but_not_covered() {
     let mut mirror = pod(json!({"hostNetwork": true}));
     mirror["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "x"});
-    let answer = mutate(mirror.clone());
-    assert!(answer.response.allowed && answer.response.patch.is_none());
-    assert!(answer.response.warnings.is_some());
-    assert!(
-        check(&request("CREATE", "pods", mirror, Value::Null))
-            .response
-            .allowed
-    );
+    let shown = request("CREATE", "pods", mirror, Value::Null);
+    for kubelet in [true, false] {
+        let request = match kubelet {
+            true => by_a_kubelet(shown.clone()),
+            false => shown.clone(),
+        };
+        let answer = review::mutate(&request, &Settings::default(), FIRST_UID, &choice());
+        assert_eq!(answer.response.allowed, kubelet, "anybody can annotate");
+        assert_eq!(answer.response.warnings.is_some(), kubelet);
+        assert!(answer.response.patch.is_none());
+        assert_eq!(check(&request).response.allowed, kubelet);
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Container, SecurityContext};
 
+use super::volume::is_sidecars;
 use super::{group, paths, user};
 use crate::inject::{bare, trust_mount};
 use crate::names;
@@ -12,14 +13,22 @@ use crate::settings::Settings;
 /// rules, to send past them, to read the sidecar's memory.
 pub(crate) const WITHDRAWN_CAPABILITIES: [&str; 5] =
     ["SETUID", "SETGID", "NET_ADMIN", "NET_RAW", "SYS_PTRACE"];
-/// Refused besides these. The last four reach the kernel or any file of the node.
-const REFUSED_CAPABILITIES: [&str; 6] = [
-    "ALL",
-    "SYS_ADMIN",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "BPF",
-    "DAC_READ_SEARCH",
+/// The only ones that may be added: with each other the kernel, the node's files or the network
+/// could be reached.
+const ADDABLE_CAPABILITIES: [&str; 13] = [
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "IPC_LOCK",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "SETFCAP",
+    "SETPCAP",
+    "SYS_CHROOT",
+    "SYS_NICE",
 ];
 
 pub(super) fn check(
@@ -41,6 +50,7 @@ pub(super) fn check(
         }
     }
     mounts(container, field, refusals);
+    devices(container, field, settings, refusals);
     configuration(container, field, settings, refusals);
 }
 
@@ -79,10 +89,7 @@ fn security(context: &SecurityContext, field: &str, refusals: &mut Refusals) {
     }
     let capabilities = context.capabilities.iter().flat_map(|c| &c.add).flatten();
     for capability in capabilities {
-        let name = bare(capability);
-        if WITHDRAWN_CAPABILITIES.contains(&name.as_str())
-            || REFUSED_CAPABILITIES.contains(&name.as_str())
-        {
+        if !ADDABLE_CAPABILITIES.contains(&bare(capability).as_str()) {
             refusals.add(
                 Code::Capability,
                 format!("{field}.capabilities.add[{capability}]"),
@@ -134,12 +141,29 @@ fn configuration(container: &Container, field: &str, settings: &Settings, refusa
         let source = variable.value_from.as_ref()?;
         Some(source.config_map_key_ref.as_ref()?.name.as_str())
     });
-    if whole.chain(single).any(|name| name == settings.config) {
+    if let Some(name) = whole.chain(single).find(|name| is_sidecars(name, settings)) {
         refusals.add(
             Code::SidecarConfig,
             format!("{field}.env"),
-            format!("the ConfigMap {} is the sidecar's", settings.config),
+            format!("the ConfigMap {name} is a sidecar's"),
         );
+    }
+}
+
+/// A device plugin mounts devices, and some network devices are driven past the kernel.
+fn devices(container: &Container, field: &str, settings: &Settings, refusals: &mut Refusals) {
+    let Some(resources) = &container.resources else {
+        return;
+    };
+    let asked = resources.limits.iter().chain(&resources.requests).flatten();
+    for (name, _) in asked.filter(|(name, _)| name.contains('/')) {
+        if !settings.devices.iter().any(|known| name.starts_with(known)) {
+            refusals.add(
+                Code::Device,
+                format!("{field}.resources[{name}]"),
+                "such a device could reach the network by itself, past the redirection",
+            );
+        }
     }
 }
 

@@ -16,12 +16,30 @@ use crate::settings::{Settings, is_reserved};
 
 pub(crate) use container::WITHDRAWN_CAPABILITIES;
 
+/// Settings of the kernel that a pod may choose: what Kubernetes takes for safe, of which none
+/// changes where packets go.
+const SYSCTLS: [&str; 12] = [
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.tcp_wmem",
+];
+
 /// Checks a pod without our own parts.
 pub fn pod(pod: &Pod, settings: &Settings, refusals: &mut Refusals) {
     opted_in(pod, refusals);
     mesh::annotations(pod, refusals);
     let Some(spec) = &pod.spec else { return };
     namespaces(spec, refusals);
+    surroundings(spec, refusals);
     if let Some(context) = &spec.security_context {
         identities(context, refusals);
     }
@@ -109,6 +127,13 @@ fn namespaces(spec: &PodSpec, refusals: &mut Refusals) {
         "the pod would see every process of the node, the sidecar's too",
     );
     refuse(
+        spec.host_ipc,
+        true,
+        Code::HostIpc,
+        "hostIPC",
+        "what the pod writes there reaches other pods of the node, past the sidecar",
+    );
+    refuse(
         spec.share_process_namespace,
         true,
         Code::SharedProcessNamespace,
@@ -142,6 +167,35 @@ fn namespaces(spec: &PodSpec, refusals: &mut Refusals) {
     let context = spec.security_context.as_ref();
     if context.is_some_and(|context| context.windows_options.is_some()) {
         windows("securityContext.windowsOptions", refusals);
+    }
+}
+
+/// What the pod asks of its node besides namespaces.
+fn surroundings(spec: &PodSpec, refusals: &mut Refusals) {
+    let servers = spec.dns_config.iter().flat_map(|dns| &dns.nameservers);
+    if servers.flatten().next().is_some() {
+        refusals.add(
+            Code::NameServers,
+            "spec.dnsConfig.nameservers",
+            "the sidecar would ask them too, and go where they send it",
+        );
+    }
+    let context = spec.security_context.iter();
+    for sysctl in context.flat_map(|context| &context.sysctls).flatten() {
+        if !SYSCTLS.contains(&sysctl.name.as_str()) {
+            refusals.add(
+                Code::Sysctl,
+                format!("spec.securityContext.sysctls[{}]", sysctl.name),
+                "whether the redirection holds with it is not known",
+            );
+        }
+    }
+    for claim in spec.resource_claims.iter().flatten() {
+        refusals.add(
+            Code::Device,
+            format!("spec.resourceClaims[{}]", claim.name),
+            "what device it brings is not in the pod, and could reach the network by itself",
+        );
     }
 }
 

@@ -1,10 +1,29 @@
 //! Volumes that an opted-in pod may not have.
 
 use k8s_openapi::api::core::v1::{PodSpec, Volume};
+use serde_json::Value;
 
 use super::paths;
+use crate::names;
 use crate::refusal::{Code, Refusals};
 use crate::settings::{SPIFFE_DRIVER, Settings, SpireSocket};
+
+/// Kinds of volumes that a pod may have. Claims, and the drivers of a claim, are the cluster's.
+const KINDS: [&str; 10] = [
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "hostPath",
+    "image",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
+];
+
+/// Drivers that hand out SPIFFE identities, or the socket where they are to be had.
+const IDENTITY_DRIVERS: [&str; 2] = [SPIFFE_DRIVER, "spiffe.csi.cert-manager.io"];
 
 pub(super) fn volumes(spec: &PodSpec, settings: &Settings, refusals: &mut Refusals) {
     for volume in spec.volumes.iter().flatten() {
@@ -22,20 +41,54 @@ pub(super) fn volumes(spec: &PodSpec, settings: &Settings, refusals: &mut Refusa
                 format!("{driver} mounts the Workload API, which only the sidecar may speak to"),
             );
         }
-        if config_maps(volume).contains(&settings.config.as_str()) {
+        let sources = volume.projected.iter().flat_map(|p| &p.sources).flatten();
+        if sources.into_iter().any(|s| s.pod_certificate.is_some()) {
+            refusals.add(
+                Code::IdentitySocket,
+                format!("{field}.projected.sources"),
+                "the container would hold a key and a certificate of its own",
+            );
+        }
+        kind(volume, &field, refusals);
+        if let Some(name) = config_maps(volume)
+            .into_iter()
+            .find(|name| is_sidecars(name, settings))
+        {
             refusals.add(
                 Code::SidecarConfig,
                 field,
-                format!("the ConfigMap {} is the sidecar's", settings.config),
+                format!("the ConfigMap {name} is a sidecar's"),
             );
         }
     }
 }
 
+/// Refuses what is not on the list. The others make the node mount from, or read, a server that the
+/// pod names, and so carry what the sidecar never sees.
+fn kind(volume: &Volume, field: &str, refusals: &mut Refusals) {
+    let Ok(Value::Object(fields)) = serde_json::to_value(volume) else {
+        return;
+    };
+    for (name, _) in fields.iter().filter(|(name, _)| *name != "name") {
+        if !KINDS.contains(&name.as_str()) {
+            refusals.add(
+                Code::VolumeKind,
+                format!("{field}.{name}"),
+                "the node would reach the server that it names, past the sidecar",
+            );
+        }
+    }
+}
+
+/// Whether a ConfigMap of this name holds the configuration of a sidecar, this pod's or another's.
+pub(super) fn is_sidecars(name: &str, settings: &Settings) -> bool {
+    name == settings.config || name.starts_with(names::CONFIG_PREFIX)
+}
+
 /// SPIFFE's own driver may be in the cluster also where sidecars get the socket another way.
 fn mounts_workload_api(driver: &str, settings: &Settings) -> bool {
     let ours = matches!(&settings.spire, SpireSocket::Csi(ours) if ours == driver);
-    ours || driver == SPIFFE_DRIVER
+    ours || IDENTITY_DRIVERS.contains(&driver)
 }
 
 /// Names of the ConfigMaps in a volume, mounted directly or projected.
@@ -99,6 +152,11 @@ mod tests {
             "/var/./run/containerd/containerd.sock",
             "/run/spire/sockets/agent.sock",
             "/proc/1/root",
+            "/etc/cron.d",
+            "/sys/fs/cgroup",
+            "/var/log",
+            "/var/run/dbus/system_bus_socket",
+            "/root/.ssh",
             "/data/../var/lib/kubelet",
         ] {
             assert!(refused(path), "{path}");
@@ -128,7 +186,12 @@ mod tests {
 
     #[test]
     fn other_folders_of_the_node_may_be_mounted() {
-        for path in ["/data", "/var/log", "/var/lib/kubelet-cache", "/srv/models"] {
+        for path in [
+            "/data",
+            "/mnt/cache",
+            "/var/lib/kubelet-cache",
+            "/srv/models",
+        ] {
             assert!(!refused(path), "{path}");
         }
     }

@@ -59,20 +59,17 @@ pub fn init(settings: &Settings) -> Container {
     }
 }
 
-/// Ports that differ from the usual ones, for `writ-sidecar init`.
-fn ports(ports: &Ports) -> Vec<EnvVar> {
-    let usual = Ports::default();
+/// The ports, for `writ-sidecar init`. All of them: the kubelet makes variables of the namespace's
+/// Services too, and of one named `writ-dns` it would make `WRIT_DNS_PORT`.
+fn ports(ports: &Ports) -> [EnvVar; 5] {
     [
-        ("WRIT_OUTBOUND_PORT", ports.outbound, usual.outbound),
-        ("WRIT_INBOUND_PORT", ports.inbound, usual.inbound),
-        ("WRIT_ADMIN_PORT", ports.status, usual.status),
-        ("WRIT_API_PORT", ports.local_api, usual.local_api),
-        ("WRIT_DNS_PORT", ports.dns, usual.dns),
+        ("WRIT_OUTBOUND_PORT", ports.outbound),
+        ("WRIT_INBOUND_PORT", ports.inbound),
+        ("WRIT_ADMIN_PORT", ports.status),
+        ("WRIT_API_PORT", ports.local_api),
+        ("WRIT_DNS_PORT", ports.dns),
     ]
-    .into_iter()
-    .filter(|(_, port, usual)| port != usual)
-    .map(|(name, port, _)| variable(name, port.to_string()))
-    .collect()
+    .map(|(name, port)| variable(name, port.to_string()))
 }
 
 /// The sidecar: a native one, so that it starts before the application and ends after it.
