@@ -1,0 +1,191 @@
+{{/* Labels of an object. (list root component) */}}
+{{- define "writ.labels" -}}
+{{- $root := index . 0 -}}
+{{ include "writ.selector" . }}
+app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: writ
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+{{- end }}
+
+{{/* Labels by which pods are selected: these cannot change in an upgrade. */}}
+{{- define "writ.selector" -}}
+app.kubernetes.io/name: writ
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end }}
+
+{{/* An image's reference, by digest where one is given. (list root name-in-values) */}}
+{{- define "writ.image" -}}
+{{- $images := (index . 0).Values.images -}}
+{{- $image := index $images (index . 1) -}}
+{{- $name := printf "%s/%s" $images.registry $image.name -}}
+{{- if $image.digest -}}
+{{ $name }}@{{ $image.digest }}
+{{- else -}}
+{{ $name }}:{{ $images.tag | default (index . 0).Chart.AppVersion }}
+{{- end -}}
+{{- end }}
+
+{{/* Images that the admission policy takes: the present one, those named, and the one that the release
+before has as its first, so that pods admitted while the webhook's pods are replaced pass.
+(list root name-in-values key-of-the-ConfigMap) */}}
+{{- define "writ.admitted" -}}
+{{- $root := index . 0 -}}
+{{- $images := list (include "writ.image" (list $root (index . 1))) -}}
+{{- $images = concat $images (index $root.Values.sidecar.alsoAdmitted (index . 1)) -}}
+{{- $before := lookup "v1" "ConfigMap" $root.Release.Namespace "writ-admission" -}}
+{{- if $before -}}
+{{- $images = append $images (index (splitList "," (index $before.data (index . 2))) 0) -}}
+{{- end -}}
+{{- uniq $images | join "," -}}
+{{- end }}
+
+{{/* csi or hostPath. */}}
+{{- define "writ.socketKind" -}}
+{{- .Values.spire.socket.kind | default (ternary "hostPath" "csi" .Values.spire.enabled) -}}
+{{- end }}
+
+{{/* What all our pods have in common. (list root component) */}}
+{{- define "writ.pod" -}}
+{{- $root := index . 0 -}}
+{{- with $root.Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with $root.Values.images.pullSecrets }}
+imagePullSecrets: {{- range . }}
+  - {name: {{ . }}}
+{{- end }}
+{{- end }}
+{{- with $root.Values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $root.Values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+terminationGracePeriodSeconds: 30
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 65532
+  runAsGroup: 65532
+  fsGroup: 65532
+  seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{/* Replicas apart. (list root component) */}}
+{{- define "writ.spread" -}}
+topologySpreadConstraints:
+  {{- range list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
+  - maxSkew: 1
+    topologyKey: {{ . }}
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels: {{- include "writ.selector" $ | nindent 8 }}
+  {{- end }}
+{{- end }}
+
+{{- define "writ.confined" -}}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/* Namespaces that are never injected. */}}
+{{- define "writ.exempt" -}}
+[kube-system, {{ .Release.Namespace }}]
+{{- end }}
+
+{{/* Refuses values that cannot work together, saying what to set. */}}
+{{- define "writ.check" -}}
+{{- if not .Values.spire.trustDomain }}
+{{- fail "\n\nspire.trustDomain: name your SPIRE's trust domain, for example --set spire.trustDomain=example.org\n" }}
+{{- end }}
+{{- if and .Values.devChain.enabled .Values.chain.chainId }}
+{{- fail "\n\ndevChain.enabled and chain.chainId: choose one; the development chain makes its own Chain\n" }}
+{{- end }}
+{{- if and .Values.chain.chainId (not .Values.chain.endpoints) }}
+{{- fail "\n\nchain.endpoints: name at least one JSON-RPC endpoint of the chain\n" }}
+{{- end }}
+{{- if .Values.chain.chainId }}
+{{- range list "agentRegistry" "policyRegistry" "approvalRegistry" "anchor" "multisig" "timelock" }}
+{{- if not (get $.Values.chain.contracts .) }}
+{{- fail (printf "\n\nchain.contracts.%s: missing; `writ chain deploy` deploys the contracts and prints all six addresses\n" .) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if and .Values.spire.enabled (eq (include "writ.socketKind" .) "csi") }}
+{{- fail "\n\nspire.socket.kind: the development SPIRE brings no CSI driver; leave it out, or set hostPath\n" }}
+{{- end }}
+{{- if and (eq .Values.webhook.certificates.source "cert-manager") (not .Values.webhook.certificates.issuer.name) }}
+{{- fail "\n\nwebhook.certificates.issuer.name: name the cert-manager issuer, or leave certificates.source at self\n" }}
+{{- end }}
+{{- end }}
+
+{{/* Rights and identity of a hook's Job, and the Job: our own program, no shell.
+(dict root name hook log rules args) */}}
+{{- define "writ.hook" -}}
+{{- $meta := printf "helm.sh/hook: %s\nhelm.sh/hook-delete-policy: before-hook-creation,hook-succeeded" .hook -}}
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  name: {{ .name }}
+  namespace: {{ .root.Release.Namespace }}
+  labels: {{- include "writ.labels" (list .root "hook") | nindent 4 }}
+  annotations:
+    {{- $meta | nindent 4 }}
+    helm.sh/hook-weight: "-10"
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata:
+  name: {{ .name }}
+  labels: {{- include "writ.labels" (list .root "hook") | nindent 4 }}
+  annotations:
+    {{- $meta | nindent 4 }}
+    helm.sh/hook-weight: "-10"
+rules: {{- toYaml .rules | nindent 2 }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata:
+  name: {{ .name }}
+  labels: {{- include "writ.labels" (list .root "hook") | nindent 4 }}
+  annotations:
+    {{- $meta | nindent 4 }}
+    helm.sh/hook-weight: "-9"
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: {{ .name }}}
+subjects:
+  - {kind: ServiceAccount, name: {{ .name }}, namespace: {{ .root.Release.Namespace }}}
+---
+apiVersion: batch/v1
+kind: Job
+metadata:
+  name: {{ .name }}
+  namespace: {{ .root.Release.Namespace }}
+  labels: {{- include "writ.labels" (list .root "hook") | nindent 4 }}
+  annotations:
+    {{- $meta | nindent 4 }}
+    helm.sh/hook-output-log-policy: {{ .log }}
+spec:
+  backoffLimit: 0
+  activeDeadlineSeconds: 120
+  ttlSecondsAfterFinished: 86400
+  template:
+    metadata:
+      labels: {{- include "writ.labels" (list .root "hook") | nindent 8 }}
+    spec:
+      restartPolicy: Never
+      serviceAccountName: {{ .name }}
+      {{- include "writ.pod" (list .root "hook") | nindent 6 }}
+      containers:
+        - name: hook
+          image: {{ include "writ.image" (list .root "operator") }}
+          imagePullPolicy: {{ .root.Values.images.pullPolicy }}
+          command: [/usr/bin/writ-hook]
+          args: {{- toYaml .args | nindent 12 }}
+          terminationMessagePolicy: FallbackToLogsOnError
+          {{- include "writ.confined" . | nindent 10 }}
+          resources:
+            requests: {cpu: 10m, memory: 32Mi}
+            limits: {memory: 128Mi}
+{{- end }}
