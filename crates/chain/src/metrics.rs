@@ -29,8 +29,12 @@ pub struct FeedMetrics {
     pub accounts: u64,
     /// Slots in the current snapshot.
     pub slots: u64,
+    /// Heads taken from a relay.
+    pub heads_relayed: u64,
     /// Each endpoint's counters.
     pub endpoints: Vec<EndpointMetrics>,
+    /// The relay's, where there is one.
+    pub relay: Option<EndpointMetrics>,
 }
 
 /// One endpoint's counters.
@@ -60,6 +64,7 @@ impl EndpointMetrics {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub heads: AtomicU64,
+    pub heads_relayed: AtomicU64,
     pub reorgs: AtomicU64,
     pub heads_refused: AtomicU64,
     pub failed_polls: AtomicU64,
@@ -73,6 +78,7 @@ impl Counters {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         FeedMetrics {
             heads: read(&self.heads),
+            heads_relayed: read(&self.heads_relayed),
             reorgs: read(&self.reorgs),
             heads_refused: read(&self.heads_refused),
             failed_polls: read(&self.failed_polls),

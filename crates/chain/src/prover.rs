@@ -1,34 +1,88 @@
-//! Fetching state with proofs: from any endpoint, the next when one fails or lies.
+//! Fetching state with proofs: from a relay or any endpoint, the next when one fails or lies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use alloy_primitives::{Address, U256};
+use alloy_primitives::{Address, B256, Bytes, U256};
 use futures::StreamExt;
 use futures::stream::{self, FuturesUnordered};
 use writ_policy::{ProvedHeader, SnapshotBuilder, StateKey};
 
 use crate::ChainError;
-use crate::rpc::{Endpoint, EndpointError, ProvedAccount};
+use crate::relay::Relayed;
+use crate::rpc::{Endpoint, EndpointError, ProvedAccount, Record};
 
 /// Slots asked for in one call: some 8 KB of proof each at worst, so that an answer stays within its limit.
-const SLOTS_PER_CALL: usize = 192;
+pub(crate) const SLOTS_PER_CALL: usize = 192;
 /// Calls under way at once.
 const CONCURRENT_CALLS: usize = 8;
 
+/// Where state is asked for.
+#[derive(Debug, Clone)]
+pub(crate) enum Source {
+    /// At a relay.
+    Relay(Arc<Relayed>),
+    /// At an endpoint.
+    Endpoint(Arc<Endpoint>),
+}
+
+impl Source {
+    /// The relay first, unless it lied a short while ago, then the endpoints with the best record first.
+    pub fn all(relay: Option<&Arc<Relayed>>, endpoints: &[Arc<Endpoint>]) -> Vec<Self> {
+        let relay = relay.map(|relay| Self::Relay(Arc::clone(relay)));
+        let endpoints = endpoints.iter().map(|e| Self::Endpoint(Arc::clone(e)));
+        let mut all: Vec<Self> = relay.into_iter().chain(endpoints).collect();
+        all.sort_by_key(|source| match source {
+            Self::Relay(relay) if !relay.record.lied() => (0, 0),
+            Self::Relay(_) => (2, 0),
+            Self::Endpoint(endpoint) => (1, endpoint.record.penalty()),
+        });
+        all
+    }
+
+    fn record(&self) -> &Record {
+        match self {
+            Self::Relay(relay) => &relay.record,
+            Self::Endpoint(endpoint) => &endpoint.record,
+        }
+    }
+
+    async fn account(
+        &self,
+        header: &ProvedHeader,
+        address: Address,
+        slots: &[U256],
+    ) -> Result<ProvedAccount, EndpointError> {
+        match self {
+            Self::Relay(relay) => relay.account(header, address, slots).await,
+            Self::Endpoint(endpoint) => endpoint.account(header, address, slots).await,
+        }
+    }
+
+    async fn code(
+        &self,
+        header: &ProvedHeader,
+        address: Address,
+        code_hash: B256,
+    ) -> Result<Bytes, EndpointError> {
+        match self {
+            Self::Relay(relay) => relay.code(header, address, code_hash).await,
+            Self::Endpoint(endpoint) => endpoint.code(header, address, code_hash).await,
+        }
+    }
+}
+
 /// Fetches state at one agreed header.
-pub(crate) struct Prover<'a> {
-    endpoints: Vec<&'a Arc<Endpoint>>,
+pub(crate) struct Prover {
+    sources: Vec<Source>,
     hedge: Duration,
 }
 
-impl<'a> Prover<'a> {
-    /// Asks the endpoints with the best record first.
-    pub fn new(endpoints: &'a [Arc<Endpoint>], hedge: Duration) -> Self {
-        let mut endpoints: Vec<_> = endpoints.iter().collect();
-        endpoints.sort_by_key(|endpoint| endpoint.penalty());
-        Self { endpoints, hedge }
+impl Prover {
+    /// Asks the sources in this order.
+    pub fn new(sources: Vec<Source>, hedge: Duration) -> Self {
+        Self { sources, hedge }
     }
 
     /// Proves all keys into the builder: account proofs for every address that occurs, then slots, then code. Keys that
@@ -76,15 +130,7 @@ impl<'a> Prover<'a> {
         let mut answers = stream::iter(codes)
             .map(|(address, hash)| {
                 let header = &header;
-                async move {
-                    let ask = |endpoint: Arc<Endpoint>| async move {
-                        endpoint.code(header, address, hash).await
-                    };
-                    (
-                        address,
-                        self.first_good(&format!("code of {address}"), ask).await,
-                    )
-                }
+                async move { (address, self.code(header, address, hash).await) }
             })
             .buffer_unordered(CONCURRENT_CALLS);
         while let Some((address, answer)) = answers.next().await {
@@ -108,7 +154,7 @@ impl<'a> Prover<'a> {
         }
     }
 
-    /// What a call would touch, as the endpoint with the best record thinks.
+    /// What a call would touch, as the endpoint with the best record thinks. A relay is not asked.
     pub async fn hint(
         &self,
         header: &ProvedHeader,
@@ -116,38 +162,49 @@ impl<'a> Prover<'a> {
         to: Address,
         input: alloy_primitives::Bytes,
     ) -> Option<Vec<(Address, Vec<U256>)>> {
-        self.endpoints
-            .first()?
-            .access_list(header, from, to, input)
-            .await
-            .ok()
+        let endpoint = self.sources.iter().find_map(|source| match source {
+            Source::Relay(_) => None,
+            Source::Endpoint(endpoint) => Some(endpoint),
+        })?;
+        endpoint.access_list(header, from, to, input).await.ok()
     }
 
-    async fn account(
+    /// An account and slots of it, proved.
+    pub async fn account(
         &self,
         header: &ProvedHeader,
         address: Address,
         slots: &[U256],
     ) -> Result<ProvedAccount, ChainError> {
-        let ask =
-            |endpoint: Arc<Endpoint>| async move { endpoint.account(header, address, slots).await };
+        let ask = |source: Source| async move { source.account(header, address, slots).await };
         self.first_good(&format!("state of {address}"), ask).await
     }
 
-    /// The first answer that holds. Another endpoint is asked whenever one fails, or all under way are slow.
+    /// The code with this hash.
+    pub async fn code(
+        &self,
+        header: &ProvedHeader,
+        address: Address,
+        code_hash: B256,
+    ) -> Result<Bytes, ChainError> {
+        let ask = |source: Source| async move { source.code(header, address, code_hash).await };
+        self.first_good(&format!("code of {address}"), ask).await
+    }
+
+    /// The first answer that holds. Another source is asked whenever one fails, or all under way are slow.
     async fn first_good<T, F: Future<Output = Result<T, EndpointError>>>(
         &self,
         what: &str,
-        ask: impl Fn(Arc<Endpoint>) -> F,
+        ask: impl Fn(Source) -> F,
     ) -> Result<T, ChainError> {
         let ask = &ask;
-        let start = |endpoint: &Arc<Endpoint>| {
-            let endpoint = Arc::clone(endpoint);
-            async move { (endpoint.label.clone(), ask(endpoint).await) }
+        let start = |source: &Source| {
+            let source = source.clone();
+            async move { (source.record().label.clone(), ask(source).await) }
         };
-        let mut waiting = self.endpoints.iter();
+        let mut waiting = self.sources.iter();
         let mut running = FuturesUnordered::new();
-        running.extend(waiting.next().map(|endpoint| start(endpoint)));
+        running.extend(waiting.next().map(start));
         let mut last = None;
         loop {
             let next = if waiting.len() == 0 {
@@ -163,7 +220,7 @@ impl<'a> Prover<'a> {
                 Some((endpoint, Err(error))) => last = Some((endpoint, error)),
                 None => {}
             }
-            running.extend(waiting.next().map(|endpoint| start(endpoint)));
+            running.extend(waiting.next().map(start));
             if running.is_empty() {
                 let what = what.to_owned();
                 return Err(last.map_or(ChainError::NoHead, |(endpoint, error)| {
@@ -190,8 +247,8 @@ fn calls((address, slots): (Address, Vec<U256>)) -> Vec<(Address, Vec<U256>)> {
 }
 
 fn add(builder: &mut SnapshotBuilder, proved: &ProvedAccount) -> Result<(), ChainError> {
-    builder.add_account_proof(proved.address, &proved.account)?;
-    for (slot, claim) in &proved.slots {
+    builder.add_account_proof(proved.address, &proved.claims.account)?;
+    for (slot, claim) in &proved.claims.slots {
         builder.add_storage_proof(proved.address, *slot, claim)?;
     }
     Ok(())

@@ -13,37 +13,46 @@ use super::{ChainEvent, HISTORY, HeadState, Inner, MAX_ROUNDS, lock};
 use crate::ChainError;
 use crate::head::{Patience, Step, agree, judge, orphaned};
 use crate::metrics::count;
-use crate::prover::Prover;
 use crate::warm::{DryRun, of};
+
+/// Shortest time that a relay which is behind is waited for.
+const MIN_CATCH_UP: Duration = Duration::from_secs(5);
+
+/// A head that may be taken.
+struct Next {
+    header: ProvedHeader,
+    step: Step,
+    via: Via,
+}
+
+/// By whom a head came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Via {
+    /// A relay, with its witnesses' signatures.
+    Relay,
+    /// This many endpoints that agree.
+    Endpoints(usize),
+}
 
 impl Inner {
     /// Takes the newest agreed head with all wanted state, or nothing of it.
     pub(super) async fn advance(&self) -> Result<(), ChainError> {
-        let config = &self.config;
         // Asked before answered: a late answer makes the head older, not younger.
         let received = self.clock.monotonic();
         let before = self.head.load_full();
         let current = before.as_ref().map(|head| head.snapshot.header());
-        let floor = current.map_or(0, |header| header.number);
-        let patience = Patience {
-            grace: config.hedge * 4,
-            floor,
+        let next = match self.relayed_head(current) {
+            Some(next) => next,
+            None => self.agreed_head(current).await?,
         };
-        let agreed = agree(&self.endpoints, config.quorum, config.head, patience).await?;
+        let Next { header, step, via } = next;
+        tracing::trace!(?step, number = header.number, ?via, "head agreed");
         let now = self.clock.unix_seconds();
-        let step = judge(current, &agreed.header, now, config.max_ahead.as_secs())?;
-        tracing::trace!(
-            ?step,
-            number = agreed.header.number,
-            voters = agreed.voters.len(),
-            "head agreed"
-        );
         let start = match (&before, step) {
             (Some(head), Step::Same) => return self.complete(head).await,
             (Some(head), _) => Some(head.snapshot.as_ref()),
             (None, _) => None,
         };
-        let header = agreed.header;
         let snapshot = self.prove_wanted(start, header.clone()).await?;
         let (snapshot, run, warm) = self.warm_up(snapshot).await?;
         let head = Arc::new(HeadState {
@@ -54,12 +63,71 @@ impl Inner {
         });
         self.publish(Arc::clone(&head), None);
         count(&self.counters.heads);
+        if via == Via::Relay {
+            count(&self.counters.heads_relayed);
+        }
         if matches!(step, Step::Gap | Step::Reorg) {
             self.report_orphans(&header).await;
         }
         self.remember(&header);
         self.ask_for_hints(&head, run).await;
         Ok(())
+    }
+
+    /// The relay's head, if it has one that may be taken. One that is behind the current head is waited for a while:
+    /// whoever reads the endpoints meanwhile would always be ahead of it.
+    fn relayed_head(&self, current: Option<&ProvedHeader>) -> Option<Next> {
+        let relay = self.relay.load_full()?;
+        let header = relay.head()?;
+        let now = self.clock.monotonic();
+        let mut behind = lock(&self.behind);
+        if let Some(current) = current.filter(|current| header.number < current.number) {
+            let since = *behind.get_or_insert(now);
+            let patience = MIN_CATCH_UP.max(self.config.poll * 3);
+            if now.saturating_sub(since) < patience {
+                let header = current.clone();
+                let (step, via) = (Step::Same, Via::Relay);
+                return Some(Next { header, step, via });
+            }
+        }
+        *behind = None;
+        drop(behind);
+        let max_ahead = self.config.max_ahead.as_secs();
+        match judge(current, &header, self.clock.unix_seconds(), max_ahead) {
+            Ok(step) => {
+                if step != Step::Same {
+                    relay.record.forgive();
+                }
+                let via = Via::Relay;
+                Some(Next { header, step, via })
+            }
+            Err(refusal) => {
+                tracing::warn!(%refusal, "the relay's head was refused; reading the endpoints");
+                relay.refused(refusal);
+                None
+            }
+        }
+    }
+
+    async fn agreed_head(&self, current: Option<&ProvedHeader>) -> Result<Next, ChainError> {
+        let config = &self.config;
+        let patience = Patience {
+            grace: config.hedge * 4,
+            floor: current.map_or(0, |header| header.number),
+        };
+        let agreed = agree(&self.endpoints, config.quorum, config.head, patience).await?;
+        let now = self.clock.unix_seconds();
+        let step = judge(current, &agreed.header, now, config.max_ahead.as_secs())?;
+        let via = Via::Endpoints(agreed.voters.len());
+        let header = agreed.header;
+        Ok(Next { header, step, via })
+    }
+
+    /// Tells the relay what to have at hand at the next head.
+    fn tell_wants(&self) {
+        if let Some(relay) = &*self.relay.load() {
+            relay.want(&lock(&self.warm).wanted(&self.config.registries));
+        }
     }
 
     /// Adds what the warm set has come to want at a head that did not change. Its age runs on.
@@ -132,6 +200,8 @@ impl Inner {
                 missing.extend(wanted.into_iter().filter(|key| !snapshot.contains(key)));
                 if missing.is_empty() {
                     let fits = warm.pin(run.touched.clone());
+                    drop(warm);
+                    self.tell_wants();
                     return Ok((snapshot, run, fits));
                 }
             }
@@ -155,7 +225,7 @@ impl Inner {
         if keys.is_empty() {
             return Ok(());
         }
-        let prover = Prover::new(&self.endpoints, self.patience());
+        let prover = self.prover(self.patience());
         for (address, error) in prover.prove(builder, keys).await? {
             if decisive.contains(&address) || self.needs(address) {
                 return Err(error);
@@ -210,11 +280,16 @@ impl Inner {
 
     /// Asks an endpoint what new policy contracts touch. What it says is proved like everything else.
     async fn ask_for_hints(&self, head: &HeadState, run: DryRun) {
+        let relay = self.relay.load_full();
+        if relay.is_some_and(|relay| relay.head().is_some()) {
+            // Not worth a call of every sidecar: what a hint would tell is learned when it is needed.
+            return;
+        }
         let contracts = lock(&self.warm).unasked(run.contracts);
         if contracts.is_empty() {
             return;
         }
-        let prover = Prover::new(&self.endpoints, self.patience());
+        let prover = self.prover(self.patience());
         let ask = async {
             for (contract, action) in contracts {
                 let input = IPolicy::evaluateCall { a: action }.abi_encode().into();

@@ -11,7 +11,6 @@ use writ_policy::{SnapshotBuilder, StateKey};
 use super::{HeadState, Inner, lock};
 use crate::ChainError;
 use crate::metrics::count;
-use crate::prover::Prover;
 
 /// Most keys that one request may lack at a time. A registry entry and a rule together have about thirty.
 const MAX_COLD_KEYS: usize = 256;
@@ -71,7 +70,7 @@ impl Inner {
             return Err(ChainError::SnapshotFull(self.config.max_slots));
         }
         let mut builder = SnapshotBuilder::extending(&base.snapshot);
-        Prover::new(&self.endpoints, self.config.hedge)
+        self.prover(self.config.hedge)
             .prove_all(&mut builder, &missing)
             .await?;
         let hash = base.hash();

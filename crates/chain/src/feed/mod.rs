@@ -18,9 +18,11 @@ use writ_policy::{EvalError, StateKey};
 pub use head::{Age, ChainEvent, HeadState};
 
 use crate::metrics::{Counters, count};
+use crate::prover::{Prover, Source};
+use crate::relay::Relayed;
 use crate::rpc::{Endpoint, http_client};
 use crate::warm::{Warm, WarmSet};
-use crate::{ChainConfig, ChainError, Clock, FeedMetrics};
+use crate::{ChainConfig, ChainError, Clock, FeedMetrics, Relay};
 
 /// How often within a poll's time others may make the feed look for a new head.
 const LOOKS_PER_POLL: u32 = 50;
@@ -49,6 +51,9 @@ pub(crate) struct Inner {
     config: ChainConfig,
     clock: Arc<dyn Clock>,
     endpoints: Vec<Arc<Endpoint>>,
+    relay: ArcSwapOption<Relayed>,
+    /// Since when the relay's head is behind the current one, in monotonic time.
+    behind: Mutex<Option<Duration>>,
     head: ArcSwapOption<HeadState>,
     /// Held while a head is compared and stored, never across an await.
     publishing: Mutex<()>,
@@ -82,12 +87,28 @@ impl StateFeed {
         clock: Arc<dyn Clock>,
         initial: WarmSet,
     ) -> Result<Arc<Self>, ChainError> {
+        Self::start_with(config, clock, initial, None).await
+    }
+
+    /// As [`StateFeed::start`], with a relay that is asked instead of the endpoints as long as it has a head. What it
+    /// serves is checked like everything else.
+    ///
+    /// # Errors
+    /// As [`StateFeed::start`].
+    pub async fn start_with(
+        config: ChainConfig,
+        clock: Arc<dyn Clock>,
+        initial: WarmSet,
+        relay: Option<Arc<dyn Relay>>,
+    ) -> Result<Arc<Self>, ChainError> {
         config.validate()?;
         let client = http_client(&config)?;
         let endpoint =
             |url: &url::Url| Arc::new(Endpoint::new(url.clone(), client.clone(), &config));
         let inner = Arc::new(Inner {
             endpoints: config.endpoints.iter().map(endpoint).collect(),
+            relay: ArcSwapOption::new(relayed(relay)),
+            behind: Mutex::new(None),
             clock,
             head: ArcSwapOption::empty(),
             publishing: Mutex::new(()),
@@ -180,6 +201,12 @@ impl StateFeed {
         self.inner.nudge.notify_one();
     }
 
+    /// Another relay, or none any more.
+    pub fn set_relay(&self, relay: Option<Arc<dyn Relay>>) {
+        self.inner.relay.store(relayed(relay));
+        self.inner.nudge.notify_one();
+    }
+
     /// Looks for a new head now rather than at the next poll: somebody has seen a newer one.
     pub fn look_now(&self) {
         self.inner.looks.notify_one();
@@ -214,8 +241,10 @@ impl StateFeed {
             .inner
             .endpoints
             .iter()
-            .map(|endpoint| endpoint.metrics())
+            .map(|endpoint| endpoint.record.metrics())
             .collect();
+        let relay = self.inner.relay.load();
+        metrics.relay = relay.as_ref().map(|relay| relay.record.metrics());
         metrics
     }
 }
@@ -236,6 +265,8 @@ impl Inner {
             .without_max_times();
         let mut backoff = delays.build();
         loop {
+            // What comes after this makes it look again.
+            let relayed = self.relay.load().as_ref().map(|relay| relay.changes());
             let (wait, spared) = match self.advance().await {
                 Ok(()) => {
                     backoff = delays.build();
@@ -250,6 +281,7 @@ impl Inner {
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.nudge.notified() => {}
+                () = changed(relayed) => {}
                 () = async {
                     // Whoever asks, and however often: the endpoints are spared.
                     tokio::time::sleep(spared).await;
@@ -257,6 +289,13 @@ impl Inner {
                 } => {}
             }
         }
+    }
+
+    /// Asks the relay first, as long as it serves this head's chain, then the endpoints.
+    fn prover(&self, patience: Duration) -> Prover {
+        let relay = self.relay.load_full();
+        let relay = relay.filter(|relay| relay.head().is_some());
+        Prover::new(Source::all(relay.as_ref(), &self.endpoints), patience)
     }
 
     fn failed(&self, error: ChainError) {
@@ -290,6 +329,20 @@ impl Inner {
 /// block `instead_of` while that is still the current one. Asked under the publishing lock.
 fn may_replace<T: PartialEq>(now: Option<T>, instead_of: Option<T>) -> bool {
     instead_of.is_none() || now == instead_of
+}
+
+fn relayed(relay: Option<Arc<dyn Relay>>) -> Option<Arc<Relayed>> {
+    relay.map(|relay| Arc::new(Relayed::new(relay)))
+}
+
+/// Waits for the relay's next head; without a relay, or when it is gone, for ever.
+async fn changed(relayed: Option<watch::Receiver<u64>>) {
+    if let Some(mut relayed) = relayed
+        && relayed.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// A poisoned lock guards plain data that is valid after every statement.

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use writ_policy::{AccountProof, ProvedHeader, StorageProof};
 
-use super::{EndpointError, EndpointErrorKind as Kind};
+use super::{AccountClaims, EndpointError, EndpointErrorKind as Kind};
 
 /// Longest excerpt of an endpoint's own words that is kept.
 const MAX_EXCERPT: usize = 160;
@@ -80,7 +80,7 @@ pub(crate) fn claims(
     answer: EIP1186AccountProofResponse,
     address: Address,
     slots: &[U256],
-) -> Result<(AccountProof, Vec<(U256, StorageProof)>), EndpointError> {
+) -> Result<AccountClaims, EndpointError> {
     let lied = |detail: &str| EndpointError::new(Kind::Lied, detail);
     if answer.address != address {
         return Err(lied("proof is of another account"));
@@ -108,7 +108,10 @@ pub(crate) fn claims(
         code_hash: answer.code_hash,
         proof: answer.account_proof,
     };
-    Ok((account, storage))
+    Ok(AccountClaims {
+        account,
+        slots: storage,
+    })
 }
 
 fn malformed(error: &serde_json::Error) -> EndpointError {

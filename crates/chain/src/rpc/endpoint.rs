@@ -1,38 +1,25 @@
 //! One endpoint: bounded calls, and the checks of what it answers.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use alloy::rpc::types::{AccessListResult, EIP1186AccountProofResponse};
-use alloy_primitives::{Address, B256, Bytes, U64, U256, keccak256};
+use alloy_primitives::{Address, B256, Bytes, U64, U256};
 use reqwest::StatusCode;
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use url::Url;
-use writ_policy::{AccountProof, ProvedHeader, StorageProof, check_account, check_slot};
+use writ_policy::ProvedHeader;
 
-use super::{EndpointError, EndpointErrorKind as Kind, answer};
+use super::proved::{ProvedAccount, check, check_code};
+use super::{EndpointError, EndpointErrorKind as Kind, Record, answer};
 use crate::ChainConfig;
-use crate::metrics::EndpointMetrics;
-
-/// Bad answers weigh at most this much.
-const MAX_PENALTY: u32 = 64;
-
-/// An account and slots of it, as one endpoint served them and a state root proves them.
-#[derive(Debug, Clone)]
-pub(crate) struct ProvedAccount {
-    pub address: Address,
-    pub account: AccountProof,
-    pub slots: Vec<(U256, StorageProof)>,
-    pub code_hash: B256,
-}
 
 /// One endpoint.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
-    /// Host and port.
-    pub label: String,
+    pub record: Record,
     url: Url,
     client: reqwest::Client,
     chain_id: u64,
@@ -40,26 +27,18 @@ pub(crate) struct Endpoint {
     next_id: AtomicU64,
     /// The chain id was checked since the last failure.
     on_chain: AtomicBool,
-    penalty: AtomicU32,
-    calls: AtomicU64,
-    proofs_checked: AtomicU64,
-    errors: [AtomicU64; Kind::ALL.len()],
 }
 
 impl Endpoint {
     pub fn new(url: Url, client: reqwest::Client, config: &ChainConfig) -> Self {
         Self {
-            label: crate::config::label(&url),
+            record: Record::new(crate::config::label(&url)),
             url,
             client,
             chain_id: config.chain_id,
             max_bytes: config.max_response_bytes,
             next_id: AtomicU64::new(1),
             on_chain: AtomicBool::new(false),
-            penalty: AtomicU32::new(0),
-            calls: AtomicU64::new(0),
-            proofs_checked: AtomicU64::new(0),
-            errors: Default::default(),
         }
     }
 
@@ -112,30 +91,10 @@ impl Endpoint {
         let keys: Vec<B256> = slots.iter().map(|slot| B256::from(*slot)).collect();
         let params = json!([address, keys, U64::from(header.number)]);
         let answer: EIP1186AccountProofResponse = self.call("eth_getProof", params).await?;
-        let (account, slots) = answer::claims(answer, address, slots)?;
-        let lied = |e: writ_policy::PolicyError| EndpointError::new(Kind::Lied, e.to_string());
-        let state = check_account(header.state_root, address, &account).map_err(lied)?;
-        let root = state.map_or(alloy::consensus::constants::EMPTY_ROOT_HASH, |s| {
-            s.storage_root
-        });
-        for (slot, claim) in &slots {
-            let no_storage = root == alloy::consensus::constants::EMPTY_ROOT_HASH;
-            if no_storage && claim.value.is_zero() {
-                continue;
-            }
-            check_slot(root, address, *slot, claim).map_err(lied)?;
-        }
-        let checked = u64::try_from(slots.len())
-            .unwrap_or(u64::MAX)
-            .saturating_add(1);
-        self.proofs_checked.fetch_add(checked, Ordering::Relaxed);
-        let code_hash = state.map_or(alloy_primitives::KECCAK256_EMPTY, |s| s.code_hash);
-        Ok(ProvedAccount {
-            address,
-            account,
-            slots,
-            code_hash,
-        })
+        let claims = answer::claims(answer, address, slots)?;
+        let proved = check(header, address, slots, claims)?;
+        self.record.proved(slots.len());
+        Ok(proved)
     }
 
     /// The code with this hash.
@@ -148,16 +107,7 @@ impl Endpoint {
         let answer: Result<Bytes, _> = self
             .call("eth_getCode", json!([address, U64::from(header.number)]))
             .await;
-        let code = answer.and_then(|code| {
-            if keccak256(&code) == code_hash {
-                return Ok(code);
-            }
-            Err(EndpointError::new(
-                Kind::Lied,
-                "code does not hash to the proved code hash",
-            ))
-        });
-        self.judge(code)
+        self.judge(answer.and_then(|code| check_code(code, code_hash)))
     }
 
     /// Accounts and slots that a call would touch, as the endpoint thinks. A hint: nothing is proved by it.
@@ -178,34 +128,17 @@ impl Endpoint {
         let list = answer.map(|answer| answer.access_list.0);
         let slots = |keys: Vec<B256>| keys.into_iter().map(Into::into).collect();
         // Not every node has this method: a failure is counted but weighs nothing.
-        self.count(list.map(|l| {
+        self.record.count(list.map(|l| {
             l.into_iter()
                 .map(|i| (i.address, slots(i.storage_keys)))
                 .collect()
         }))
     }
 
-    /// How little its answers are worth trying first. 0 is best.
-    pub fn penalty(&self) -> u32 {
-        self.penalty.load(Ordering::Relaxed)
-    }
-
     /// The quorum has another block at a height where this endpoint served one.
     pub fn disagreed(&self) {
         let other = EndpointError::new(Kind::Disagreed, "another block than the quorum");
         let _ = self.judge::<()>(Err(other));
-    }
-
-    pub fn metrics(&self) -> EndpointMetrics {
-        let errors = Kind::ALL.iter().zip(&self.errors);
-        EndpointMetrics {
-            endpoint: self.label.clone(),
-            calls: self.calls.load(Ordering::Relaxed),
-            proofs_checked: self.proofs_checked.load(Ordering::Relaxed),
-            errors: errors
-                .map(|(kind, count)| (*kind, count.load(Ordering::Relaxed)))
-                .collect(),
-        }
     }
 
     /// Headers do not name their chain, so an endpoint is asked before its first answer and after every failure.
@@ -236,7 +169,7 @@ impl Endpoint {
         method: &'static str,
         params: impl Serialize,
     ) -> Result<(u64, Vec<u8>), EndpointError> {
-        self.calls.fetch_add(1, Ordering::Relaxed);
+        self.record.called();
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let request = json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params });
         let mut response = self
@@ -276,34 +209,10 @@ impl Endpoint {
     }
 
     fn judge<T>(&self, answer: Result<T, EndpointError>) -> Result<T, EndpointError> {
-        let weigh = |weight: fn(u32) -> u32| {
-            let update = |penalty| Some(weight(penalty).min(MAX_PENALTY));
-            let _ = self
-                .penalty
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
-        };
-        match &answer {
-            Ok(_) => weigh(|penalty| penalty / 2),
-            Err(error) => {
-                self.on_chain.store(false, Ordering::Relaxed);
-                if matches!(error.kind, Kind::Lied | Kind::Disagreed | Kind::WrongChain) {
-                    weigh(|penalty| penalty + 16);
-                } else {
-                    weigh(|penalty| penalty + 2);
-                }
-            }
+        if answer.is_err() {
+            self.on_chain.store(false, Ordering::Relaxed);
         }
-        self.count(answer)
-    }
-
-    fn count<T>(&self, answer: Result<T, EndpointError>) -> Result<T, EndpointError> {
-        if let Err(error) = &answer {
-            if let Some(counter) = self.errors.get(error.kind as usize) {
-                counter.fetch_add(1, Ordering::Relaxed);
-            }
-            tracing::debug!(endpoint = %self.label, %error, "chain endpoint failed");
-        }
-        answer
+        self.record.judge(answer)
     }
 }
 

@@ -3,9 +3,14 @@
 mod answer;
 mod client;
 mod endpoint;
+mod proved;
+mod record;
 
 pub(crate) use client::http_client;
-pub(crate) use endpoint::{Endpoint, ProvedAccount};
+pub(crate) use endpoint::Endpoint;
+pub use proved::AccountClaims;
+pub(crate) use proved::{ProvedAccount, check, check_code};
+pub(crate) use record::Record;
 
 /// What went wrong with an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -18,7 +23,8 @@ pub struct EndpointError {
 }
 
 impl EndpointError {
-    pub(crate) fn new(kind: EndpointErrorKind, detail: impl Into<String>) -> Self {
+    /// A failure of this kind.
+    pub fn new(kind: EndpointErrorKind, detail: impl Into<String>) -> Self {
         Self {
             kind,
             detail: detail.into(),
