@@ -17,6 +17,7 @@ pub mod args;
 pub mod chain;
 mod context;
 mod error;
+pub mod hooks;
 pub mod keys;
 pub mod leader;
 mod metrics;
