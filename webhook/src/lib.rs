@@ -20,6 +20,7 @@ pub mod probes;
 pub mod refusal;
 pub mod review;
 pub mod run;
+pub mod scrapes;
 pub mod server;
 pub mod settings;
 pub mod uid;

@@ -18,8 +18,10 @@ pub const CPU: &str = "writ.dev/cpu";
 pub const MEMORY: &str = "writ.dev/memory";
 /// Annotation: which AgentPolicy (or static configuration) applies.
 pub const POLICY: &str = "writ.dev/policy";
+/// Annotation: ports and paths of the application's metrics, as `9090/metrics, 9091/stats`.
+pub const SCRAPE: &str = "writ.dev/scrape";
 /// Every annotation that a pod may carry.
-pub const OVERRIDES: [&str; 4] = [LOG_LEVEL, CPU, MEMORY, POLICY];
+pub const OVERRIDES: [&str; 5] = [LOG_LEVEL, CPU, MEMORY, POLICY, SCRAPE];
 
 /// The init container that redirects the pod's traffic.
 pub const INIT: &str = "writ-init";
@@ -69,6 +71,8 @@ pub const TRUST_VARIABLES: [&str; 3] =
     ["SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE"];
 /// Environment variable of the sidecar: the probes that it answers, as JSON.
 pub const PROBES: &str = "WRIT_PROBES";
+/// Environment variable of the sidecar: the metrics that it lets a scraper ask for, as JSON.
+pub const SCRAPES: &str = "WRIT_SCRAPES";
 
 /// Where service account tokens are mounted. The API server adds this mount on its own.
 pub const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";

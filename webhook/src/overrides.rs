@@ -57,6 +57,8 @@ impl Overrides {
                     &mut overrides.policy,
                     "a name of lower-case letters, digits, `-` and `.`, at most 253",
                 ),
+                // Read beside Prometheus' own annotations, see `scrapes`.
+                names::SCRAPE => Ok(()),
                 names::INJECTED if value == names::INJECTED_VERSION => Ok(()),
                 names::INJECTED => Err("left to the webhook"),
                 _ => {

@@ -67,6 +67,8 @@ pub enum Code {
     ProbeHost,
     /// A probe whose port has no number.
     ProbePort,
+    /// Metrics that a sidecar cannot let a scraper ask for.
+    Scrape,
     /// More probes than a sidecar answers.
     TooManyProbes,
     /// An annotation of ours that does not exist.
@@ -98,7 +100,7 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 45] = [
         Self::HostNetwork,
         Self::HostPid,
         Self::HostIpc,
@@ -130,6 +132,7 @@ impl Code {
         Self::ReservedPort,
         Self::ProbeHost,
         Self::ProbePort,
+        Self::Scrape,
         Self::TooManyProbes,
         Self::UnknownAnnotation,
         Self::AnnotationValue,
@@ -191,8 +194,9 @@ impl Code {
             Self::ReservedPort => ("reserved-port", "choose another port; 15801, 15806, 15820, 15821 and 15853 are the sidecar's unless the installation says otherwise"),
             Self::ProbeHost => ("probe-host", "remove host, so that the pod itself is asked"),
             Self::ProbePort => ("probe-port", "give the probe a number between 1 and 65535, or the name of a port of its container"),
+            Self::Scrape => ("scrape", "name one port and path over plain HTTP, in prometheus.io/port and prometheus.io/path, or several as `9090/metrics` in writ.dev/scrape"),
             Self::TooManyProbes => ("too-many-probes", "remove probes, or headers from them"),
-            Self::UnknownAnnotation => ("unknown-annotation", "use writ.dev/log-level, writ.dev/cpu, writ.dev/memory or writ.dev/policy"),
+            Self::UnknownAnnotation => ("unknown-annotation", "use writ.dev/log-level, writ.dev/cpu, writ.dev/memory, writ.dev/policy or writ.dev/scrape"),
             Self::AnnotationValue => ("annotation-value", "correct the value"),
             Self::InjectValue => ("inject-value", "set the label to \"true\", or to \"false\" where the namespace allows it"),
             Self::OptOut => ("opt-out", "remove the label, or label the namespace writ.dev/opt-out=allowed"),

@@ -106,6 +106,8 @@ fn pod() -> impl Strategy<Value = Pod> {
         Just(("writ.dev/log-level".to_owned(), "debug".to_owned())),
         Just(("writ.dev/memory".to_owned(), "1Gi".to_owned())),
         Just(("example.com/x".to_owned(), "y".to_owned())),
+        Just(("writ.dev/scrape".to_owned(), "9090/metrics".to_owned())),
+        Just(("prometheus.io/scrape".to_owned(), "true".to_owned())),
     ];
     (
         vec(container(), 1..4),

@@ -11,9 +11,11 @@ use crate::names;
 use crate::overrides::Overrides;
 use crate::probes;
 use crate::refusal::{Code, Refusals};
+use crate::scrapes;
 use crate::settings::{Settings, Trust};
 
 pub(crate) use apps::bare;
+use parts::Declared;
 pub(crate) use parts::trust_mount;
 pub use previous::sidecar_uid;
 
@@ -28,6 +30,7 @@ pub fn inject(mut pod: Pod, settings: &Settings) -> Result<Pod, Refusals> {
     let (overrides, mut refusals) = Overrides::read(&pod);
     let carried = previous::remove(&mut pod, settings, &overrides, &mut refusals);
     check::pod(&pod, settings, &mut refusals);
+    let scrapes = scrapes::declared(&pod, settings, &mut refusals);
 
     let Some(spec) = &mut pod.spec else {
         refusals.add(Code::Malformed, "spec", "the pod has none");
@@ -44,7 +47,10 @@ pub fn inject(mut pod: Pod, settings: &Settings) -> Result<Pod, Refusals> {
         probes::rewrite(container, admin, &mut targets, &mut refusals);
     }
     check::targets(&targets, settings, &mut refusals);
-    let declared = probes::encode(&targets, &mut refusals);
+    let declared = Declared {
+        probes: probes::encode(&targets, &mut refusals),
+        scrapes,
+    };
 
     let mut init = parts::init(settings);
     let mut sidecar = parts::sidecar(settings, &overrides, declared);

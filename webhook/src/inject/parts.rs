@@ -72,9 +72,18 @@ fn ports(ports: &Ports) -> [EnvVar; 5] {
     .map(|(name, port)| variable(name, port.to_string()))
 }
 
+/// What the application declares, as the sidecar reads it.
+#[derive(Debug, Default)]
+pub struct Declared {
+    /// Probes that it answers.
+    pub probes: Option<String>,
+    /// Metrics that a scraper may ask for.
+    pub scrapes: Option<String>,
+}
+
 /// The sidecar: a native one, so that it starts before the application and ends after it.
 #[must_use]
-pub fn sidecar(settings: &Settings, overrides: &Overrides, probes: Option<String>) -> Container {
+pub fn sidecar(settings: &Settings, overrides: &Overrides, declared: Declared) -> Container {
     let or = |own: &Option<String>, usual: &String| own.as_ref().unwrap_or(usual).clone();
     let mut env = vec![
         variable("WRIT_LOG", or(&overrides.log_level, &settings.log_level)),
@@ -90,7 +99,12 @@ pub fn sidecar(settings: &Settings, overrides: &Overrides, probes: Option<String
             ..EnvVar::default()
         },
     ];
-    env.extend(probes.map(|probes| variable(names::PROBES, probes)));
+    for (name, value) in [
+        (names::PROBES, declared.probes),
+        (names::SCRAPES, declared.scrapes),
+    ] {
+        env.extend(value.map(|value| variable(name, value)));
+    }
     let admin = settings.ports.status;
     let id = i64::from(settings.uid);
     Container {

@@ -160,7 +160,7 @@ pub fn remove(
             let declared = probes::declared(&container);
             targets = declared.map(probes::decode).unwrap_or_default();
             (
-                parts::sidecar(settings, overrides, None),
+                parts::sidecar(settings, overrides, parts::Declared::default()),
                 &mut carried.sidecar,
             )
         };
