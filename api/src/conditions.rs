@@ -12,6 +12,8 @@ pub const ACCEPTED: &str = "Accepted";
 pub const PROGRAMMED: &str = "Programmed";
 /// AgentPolicy: the chain decides as it says.
 pub const IN_FORCE: &str = "InForce";
+/// AgentPolicy: denials are enforced. `False` means: they are only observed, nothing is protected.
+pub const ENFORCED: &str = "Enforced";
 /// AgentRevocation: the chain refuses the agent.
 pub const REVOKED: &str = "Revoked";
 

@@ -107,7 +107,7 @@ pub enum Mode {
     /// What is denied does not happen.
     #[default]
     Enforce,
-    /// What is denied is recorded and happens all the same. NOT PROTECTED.
+    /// What is denied is recorded and happens all the same, unless the guardian stopped the agent. NOT PROTECTED.
     Observe,
 }
 
@@ -261,7 +261,7 @@ pub struct AgentPolicyStatus {
     /// Generation of the spec that this is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Accepted, Programmed, InForce.
+    /// Accepted, Programmed, InForce, Enforced.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// Reason of the first condition that does not hold, or `InForce`.

@@ -163,7 +163,7 @@ fn wanted(link: &Link, policy: &AgentPolicy) -> Want {
 }
 
 fn in_force(want: &Want, outcome: &Outcome) -> (&'static str, &'static str) {
-    let said = say(&Ended::Came(want, outcome), &[]);
+    let said = say(&Ended::Came(want, outcome), &[], writ_api::Mode::Enforce);
     (said[2].status.as_str(), said[2].reason)
 }
 

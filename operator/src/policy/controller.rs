@@ -202,11 +202,9 @@ async fn apply(
             }
         },
     };
-    let generation = policy.metadata.generation.unwrap_or_default();
     let status = standing::status(
+        policy,
         &before,
-        generation,
-        &name,
         &claim,
         &ended,
         &admitted.missing,
@@ -221,9 +219,18 @@ async fn apply(
     }
     match failure {
         Some(error) => Err(error),
-        None if status.reason.as_deref() == Some("InForce") => Ok(Action::requeue(SETTLED)),
+        None if settled(&status) => Ok(Action::requeue(SETTLED)),
         None => Ok(Action::requeue(UNSETTLED)),
     }
+}
+
+/// Whether all that it says is so.
+fn settled(status: &AgentPolicyStatus) -> bool {
+    let in_force = writ_api::conditions::IN_FORCE;
+    status
+        .conditions
+        .iter()
+        .any(|c| c.type_ == in_force && c.reason == "InForce")
 }
 
 fn measure(context: &Context, namespace: &str, name: &str, status: &AgentPolicyStatus) {
@@ -321,8 +328,7 @@ fn claims(policy: &AgentPolicy, namespace: &str, context: &Context) -> (Claim, O
         );
     }
     claim.accounts.extend(select::kept(policy, &others));
-    let refused = want::check(policy).err();
-    (claim, refused)
+    (claim, None)
 }
 
 enum Done {

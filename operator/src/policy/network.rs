@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use k8s_openapi::api::networking::v1::NetworkPolicySpec;
 use serde_json::{Value, json};
 use url::{Host, Url};
-use writ_api::{AgentPolicySpec, ChainSpec};
+use writ_api::{AgentPolicySpec, ChainSpec, Mode};
 use writ_catalog::Catalog;
 
 /// Where resolvers listen.
@@ -72,6 +72,16 @@ pub fn spec(
     home: &str,
     dns: &str,
 ) -> Option<NetworkPolicySpec> {
+    // What is only observed is not stopped here either. The object stays, so that enforcing needs
+    // no new one.
+    if policy.mode == Mode::Observe {
+        let open = json!({
+            "podSelector": policy.selector,
+            "policyTypes": ["Egress"],
+            "egress": [{}],
+        });
+        return serde_json::from_value(open).ok();
+    }
     let mut wanted: BTreeSet<(Place, u16)> = BTreeSet::new();
     for endpoint in &chain.endpoints {
         let Ok(url) = Url::parse(endpoint) else {
@@ -190,6 +200,15 @@ mod tests {
                 json!(["169.254.0.0/16"])
             );
         }
+    }
+
+    #[test]
+    fn what_is_only_observed_is_not_stopped_by_the_network_either() {
+        let mut observed = policy().spec;
+        observed.mode = Mode::Observe;
+        let chain = chain(json!(["http://10.0.0.7:8545"]));
+        let spec = spec(&observed, &chain, None, "shop", "kube-system").unwrap();
+        assert_eq!(serde_json::to_value(spec).unwrap()["egress"], json!([{}]));
     }
 
     #[test]

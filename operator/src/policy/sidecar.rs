@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
-use writ_api::{AgentPolicySpec, ChainSpec, Contracts, Head, InboundProtocol};
+use writ_api::{AgentPolicySpec, ChainSpec, Contracts, Head, InboundProtocol, Mode};
 
 use super::Admitted;
 use super::want::{Invalid, Want, WantedAgent};
@@ -95,6 +95,9 @@ fn caller(hash: &str) -> String {
 
 fn config(told: &Told<'_>) -> Value {
     let mut config = Map::new();
+    if told.spec.mode == Mode::Observe {
+        config.insert("mode".to_owned(), json!("observe"));
+    }
     let socket = format!("{SOCKETS}/{}", told.socket);
     config.insert("identity".to_owned(), json!({"workloadApi": socket}));
     if let Some((want, agent)) = told.agent {

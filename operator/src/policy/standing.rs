@@ -1,8 +1,9 @@
 //! What a policy's status says, from what was done and seen. No I/O.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt as _;
 use writ_api::conditions::{self, Said, Truth};
-use writ_api::{Agent, AgentPolicyStatus, InForce, PodCount, config_map_name};
+use writ_api::{Agent, AgentPolicy, AgentPolicyStatus, InForce, Mode, PodCount, config_map_name};
 
 use super::select::Claim;
 use super::steps::{Outcome, published};
@@ -28,7 +29,26 @@ pub enum Ended<'a> {
 
 /// What the status says, times aside.
 #[must_use]
-pub fn say(ended: &Ended<'_>, missing: &[String]) -> Vec<Said> {
+pub fn say(ended: &Ended<'_>, missing: &[String], mode: Mode) -> Vec<Said> {
+    let mut said = standing(ended, missing);
+    said.push(enforced(mode));
+    said
+}
+
+fn enforced(mode: Mode) -> Said {
+    let said = |status, reason, text: &str| Said::new(conditions::ENFORCED, status, reason, text);
+    match mode {
+        Mode::Enforce => said(Truth::True, "Enforced", "what is denied does not happen"),
+        Mode::Observe => said(
+            Truth::False,
+            "Observing",
+            "NOT PROTECTED: denials are recorded and nothing is stopped but what the guardian stops; \
+             set mode: Enforce once the recorded denials are the ones you want",
+        ),
+    }
+}
+
+fn standing(ended: &Ended<'_>, missing: &[String]) -> Vec<Said> {
     let said = |kind, status, reason, message: String| Said::new(kind, status, reason, message);
     let accepted = || {
         said(
@@ -191,24 +211,29 @@ fn in_force(want: &Want, outcome: &Outcome) -> Said {
 /// The status.
 #[must_use]
 pub fn status(
+    policy: &AgentPolicy,
     before: &AgentPolicyStatus,
-    generation: i64,
-    name: &str,
     claim: &Claim,
     ended: &Ended<'_>,
     missing: &[String],
     now: &Time,
 ) -> AgentPolicyStatus {
-    let conditions = conditions::merge(&before.conditions, &say(ended, missing), generation, now);
-    let first = conditions
+    let generation = policy.metadata.generation.unwrap_or_default();
+    let merged = conditions::merge(
+        &before.conditions,
+        &say(ended, missing, policy.spec.mode),
+        generation,
+        now,
+    );
+    let first = merged
         .iter()
         .find(|c| c.status != "True")
-        .or(conditions.last());
+        .or_else(|| merged.iter().find(|c| c.type_ == conditions::IN_FORCE));
     let reason = first.map(|c| c.reason.clone());
     let mut status = AgentPolicyStatus {
         observed_generation: Some(generation),
         reason,
-        conditions,
+        conditions: merged,
         uncovered: claim.uncovered.iter().take(MAX_NAMES).cloned().collect(),
         // What was in force before stays so while an attempt fails or a changed object is refused.
         policy_id: before.policy_id.clone(),
@@ -220,7 +245,7 @@ pub fn status(
     };
     match ended {
         Ended::Refused(_) | Ended::Receives | Ended::Stopped(..) => {}
-        Ended::Came(want, outcome) => fill(&mut status, name, claim, want, outcome),
+        Ended::Came(want, outcome) => fill(&mut status, &policy.name_any(), claim, want, outcome),
     }
     status.pods = PodCount {
         agents: i64::try_from(status.agents.len()).unwrap_or(i64::MAX),
@@ -306,7 +331,7 @@ mod tests {
     }
 
     fn reasons(want: &Want, outcome: &Outcome) -> [(&'static str, &'static str); 2] {
-        let said = say(&Ended::Came(want, outcome), &[]);
+        let said = say(&Ended::Came(want, outcome), &[], Mode::Enforce);
         [1, 2].map(|n| (said[n].status.as_str(), said[n].reason))
     }
 
@@ -317,6 +342,17 @@ mod tests {
             reasons(&want, &done(&want)),
             [("True", "Programmed"), ("True", "InForce")]
         );
+    }
+
+    #[test]
+    fn a_policy_that_is_only_observed_says_that_nothing_is_protected() {
+        let want = want();
+        let said = say(&Ended::Came(&want, &done(&want)), &[], Mode::Observe);
+        let last = said.last().unwrap();
+        assert_eq!((last.kind, last.status), ("Enforced", Truth::False));
+        assert!(last.message.contains("NOT PROTECTED"), "{}", last.message);
+        // The reason that `kubectl get` shows is that of the first condition that does not hold.
+        assert!(said.iter().rev().skip(1).all(|s| s.status == Truth::True));
     }
 
     #[test]
@@ -392,15 +428,20 @@ mod tests {
         Time(k8s_openapi::jiff::Timestamp::from_second(100).unwrap())
     }
 
+    fn generation(generation: i64) -> AgentPolicy {
+        let mut policy = policy();
+        policy.metadata.generation = Some(generation);
+        policy
+    }
+
     #[test]
     fn a_refused_change_leaves_standing_what_is_in_force() {
         let want = want();
         let claim = Claim::default();
         let ended = done(&want);
         let first = status(
+            &generation(1),
             &AgentPolicyStatus::default(),
-            1,
-            "buyers",
             &claim,
             &Ended::Came(&want, &ended),
             &[],
@@ -411,7 +452,7 @@ mod tests {
             reason: "InvalidRules",
             message: "x".to_owned(),
         });
-        let second = status(&first, 2, "buyers", &claim, &refused, &[], &now());
+        let second = status(&generation(2), &first, &claim, &refused, &[], &now());
         assert_eq!(second.in_force, first.in_force);
         assert_eq!(second.agents, first.agents);
         assert_eq!(second.reason.as_deref(), Some("InvalidRules"));
@@ -446,9 +487,8 @@ mod tests {
             ..Claim::default()
         };
         let status = status(
+            &generation(1),
             &before,
-            1,
-            "buyers",
             &claim,
             &Ended::Came(&want, &outcome),
             &[],

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use alloy::primitives::{Address, B256, Bytes};
 use kube::ResourceExt;
-use writ_api::{AgentPolicy, Mode, spiffe_id};
+use writ_api::{AgentPolicy, spiffe_id};
 use writ_catalog::Catalog;
 use writ_chain::tx::AgentRecord;
 use writ_policy::names;
@@ -91,21 +91,6 @@ pub fn policy_id(policy: &AgentPolicy, salt: &Salt) -> B256 {
     let uid = policy.uid().unwrap_or_default();
     let object = format!("{namespace}/{}/{uid}", policy.name_any());
     names::name_hash(salt, "policy", &object).into()
-}
-
-/// What can be said about a policy before its salts are made.
-///
-/// # Errors
-/// [`Invalid`]: the mode is not supported.
-pub fn check(policy: &AgentPolicy) -> Result<(), Invalid> {
-    match policy.spec.mode {
-        Mode::Enforce => Ok(()),
-        Mode::Observe => Err(Invalid::new(
-            "ObserveUnsupported",
-            "mode: this version's sidecars know Enforce only. This is not applied: what was in force before stays so, and \
-             without that the pods wait. Set mode: Enforce",
-        )),
-    }
 }
 
 /// What a policy wants of the chain. `None`: its pods only receive.
@@ -336,17 +321,6 @@ pub(crate) mod tests {
             assert_eq!(invalid.reason, reason, "{invalid:?}");
             assert!(invalid.message.contains(says), "{invalid:?}");
         }
-    }
-
-    #[test]
-    fn observe_is_refused_while_no_sidecar_knows_it() {
-        assert_eq!(
-            check(&changed("/spec/mode", json!("Observe")))
-                .unwrap_err()
-                .reason,
-            "ObserveUnsupported"
-        );
-        assert_eq!(check(&policy()), Ok(()));
     }
 
     #[test]
