@@ -15,6 +15,7 @@
 
 mod chain;
 mod diagnosis;
+mod helm;
 mod peers;
 mod pods;
 mod stage;
@@ -22,8 +23,9 @@ mod wait;
 mod world;
 
 pub use chain::Chain;
+pub use helm::helm;
 pub use peers::{agent_pod, peer_pod};
 pub use pods::{Pod, envelope, protected_header};
-pub use stage::{Options, Stage};
-pub use wait::{until, until_within};
-pub use world::{TRUST_DOMAIN, World, play, play_alone, play_with};
+pub use stage::{By, Options, Stage};
+pub use wait::{measured, until, until_within};
+pub use world::{SYSTEM, TRUST_DOMAIN, World, play, play_alone, play_alone_with, play_with};

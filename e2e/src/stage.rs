@@ -1,5 +1,7 @@
 //! One test's stage: its namespaces, its agent and policy on chain, its sidecars' configuration.
 
+mod governed;
+
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Service, ServiceAccount};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::core::NamespaceResourceScope;
@@ -7,12 +9,23 @@ use kube::{Api, Client, Resource};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::chain::{CHAIN_ID, SYSTEM};
-use crate::{Pod, TRUST_DOMAIN, World, until};
+use crate::chain::CHAIN_ID;
+use crate::{Pod, SYSTEM, TRUST_DOMAIN, World, until};
+
+/// Who configures a stage's sidecars.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The test itself: ConfigMaps, and `writ chain` for what stands on chain.
+    Hand,
+    /// The operator, from AgentPolicies.
+    AgentPolicies,
+}
 
 /// What a stage may have different.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// Who configures the sidecars.
+    pub by: By,
     /// Bounds of staleness, in seconds: fresh, and most.
     pub staleness: (u32, u32),
     /// Where the agents' sidecars read the chain, if not at the chain itself.
@@ -22,6 +35,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            by: By::Hand,
             staleness: (60, 300),
             endpoint: None,
         }
@@ -68,8 +82,13 @@ impl Stage {
             stage.namespace(namespace, opted_in).await;
         }
         stage.services().await;
-        stage.register().await;
-        stage.configure().await;
+        match stage.options.by {
+            By::Hand => {
+                stage.register().await;
+                stage.configure().await;
+            }
+            By::AgentPolicies => stage.govern().await,
+        }
         stage
     }
 
@@ -283,7 +302,7 @@ impl Stage {
     fn agent_config(&self) -> String {
         format!(
             "\
-identity: {{workloadApi: /run/spire/sockets/agent.sock}}
+identity: {{workloadApi: /run/spire/sockets/spire-agent.sock}}
 agent: {{salt: {salt}, policySalt: {policy_salt}, model: {model}}}
 {chain}\
 catalog: /etc/writ/catalog.yaml
@@ -301,7 +320,7 @@ outbound:
     fn tool_config(&self) -> String {
         format!(
             "\
-identity: {{workloadApi: /run/spire/sockets/agent.sock}}
+identity: {{workloadApi: /run/spire/sockets/spire-agent.sock}}
 {chain}\
 record: {{directory: /var/lib/writ/record, maxBytes: 67108864}}
 inbound:

@@ -10,8 +10,10 @@ use tokio::sync::{OnceCell, RwLock};
 
 use crate::{Chain, Options, Stage, diagnosis};
 
+/// Namespace of our own pods.
+pub const SYSTEM: &str = "writ-system";
 /// The trust domain of the cluster's SPIRE.
-pub const TRUST_DOMAIN: &str = "e2e.writ";
+pub const TRUST_DOMAIN: &str = "writ.local";
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
 static WORLD: OnceCell<World> = OnceCell::const_new();
@@ -57,9 +59,14 @@ pub fn play_with<F: AsyncFnOnce(&Stage)>(name: &str, options: Options, scene: F)
 
 /// Plays a scene that disturbs what all share, while no other test runs.
 pub fn play_alone<F: AsyncFnOnce(&Stage)>(name: &str, scene: F) {
+    play_alone_with(name, Options::default(), scene);
+}
+
+/// The same, on a stage with other options.
+pub fn play_alone_with<F: AsyncFnOnce(&Stage)>(name: &str, options: Options, scene: F) {
     RUNTIME.block_on(async {
         let _alone = PEACE.write().await;
-        act(name, Options::default(), scene).await;
+        act(name, options, scene).await;
     });
 }
 

@@ -5,9 +5,8 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::json;
-use writ_e2e::{Options, Stage, agent_pod, peer_pod, play_alone, play_with, until};
+use writ_e2e::{Options, SYSTEM, Stage, agent_pod, peer_pod, play_alone, play_with, until};
 
-const SYSTEM: &str = "writ-system";
 const WEBHOOK: &str = "writ-webhook";
 
 async fn scale_webhook(stage: &Stage, replicas: i32) {
@@ -63,6 +62,7 @@ fn without_the_chain_actions_stop_when_its_state_is_too_old_and_go_on_when_it_is
     let options = Options {
         staleness: (5, 10),
         endpoint: Some("http://rpc.nochain-outside.svc.cluster.local:8545".to_owned()),
+        ..Options::default()
     };
     play_with("nochain", options, async |stage| {
         let chain = "writ-devchain.writ-system.svc.cluster.local";

@@ -10,5 +10,8 @@
 mod acting;
 mod admission;
 mod capture;
+mod chart;
 mod disturbance;
+mod guide;
 mod lifecycle;
+mod policies;

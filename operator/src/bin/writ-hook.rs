@@ -27,6 +27,9 @@ enum Hook {
         /// Its namespace.
         #[arg(long, default_value = "writ-system", value_name = "NAME")]
         namespace: String,
+        /// Its revision.
+        #[arg(long, default_value_t = 1, value_name = "NUMBER")]
+        revision: u32,
         /// Say what is left, and go on.
         #[arg(long)]
         force: bool,
@@ -77,11 +80,13 @@ async fn run(hook: Hook) -> Result<String, HookError> {
         Hook::Uninstall {
             release,
             namespace,
+            revision,
             force,
         } => {
             let release = Release {
                 name: release,
                 namespace,
+                revision,
                 force,
             };
             check(&client, &release).await

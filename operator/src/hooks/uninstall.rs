@@ -18,6 +18,8 @@ pub struct Release {
     pub name: String,
     /// Its namespace.
     pub namespace: String,
+    /// Its revision.
+    pub revision: u32,
     /// Go on although agents are left.
     pub force: bool,
 }
@@ -92,6 +94,7 @@ fn say(left: &Left, release: &Release) -> Result<String, HookError> {
     let Release {
         name,
         namespace,
+        revision,
         force,
     } = release;
     if left.pods.is_empty() && left.policies.is_empty() {
@@ -125,9 +128,14 @@ fn say(left: &Left, release: &Release) -> Result<String, HookError> {
     }
     Err(HookError::AgentsLeft(format!(
         "not uninstalled:\n{text}\
-         First:   remove those workloads, then  kubectl delete agentpolicies -A --all\n\
-         Or, leaving them:  helm upgrade {name} <chart> -n {namespace} --reuse-values --set uninstall.force=true\n\
-         Then:    helm uninstall {name} -n {namespace}"
+         Either remove those workloads, and then\n  \
+           kubectl delete agentpolicies -A --all\n  \
+           helm uninstall {name} -n {namespace}\n\
+         or leave them:\n  \
+           helm rollback {name} {revision} -n {namespace}\n  \
+           helm upgrade {name} <chart> -n {namespace} --reuse-values --set uninstall.force=true\n  \
+           helm uninstall {name} -n {namespace}\n\
+         Helm calls the release `uninstalling` from now on; the rollback makes it `deployed` again."
     )))
 }
 
@@ -148,6 +156,7 @@ mod tests {
         Release {
             name: "writ".to_owned(),
             namespace: "writ-system".to_owned(),
+            revision: 7,
             force,
         }
     }
@@ -197,7 +206,12 @@ mod tests {
             ..Left::default()
         };
         let refused = say(&left, &release(false)).unwrap_err().to_string();
-        for word in ["shop/agent", "uninstall.force=true", "helm uninstall writ"] {
+        for word in [
+            "shop/agent",
+            "uninstall.force=true",
+            "helm rollback writ 7",
+            "helm uninstall writ",
+        ] {
             assert!(refused.contains(word), "{refused}");
         }
     }
