@@ -19,27 +19,32 @@ use writ_operator::policy::select::claim;
 use writ_operator::policy::want::{salts_of, want};
 use writ_operator::salts::{SECRETS, Salts, secret_name};
 
-fn documents(file: &str) -> Vec<Value> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("manifests")
-        .join(file);
+fn read(path: &str) -> Vec<Value> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     let text = std::fs::read_to_string(path).unwrap();
     text.split("\n---\n")
         .map(|document| serde_saphyr::from_str(document).unwrap())
         .collect()
 }
 
-fn of_kind(file: &str, kind: &str) -> Vec<Value> {
-    documents(file)
+/// What the chart makes of the operator by default.
+fn of_kind(kind: &str) -> Vec<Value> {
+    read("../manifests/writ.yaml")
+        .into_iter()
+        .filter(|d| d["metadata"]["name"] == "writ-operator" && d["kind"] == kind)
+        .collect()
+}
+
+fn examples(kind: &str) -> Vec<Value> {
+    read("manifests/example.yaml")
         .into_iter()
         .filter(|d| d["kind"] == kind)
         .collect()
 }
 
 fn rules() -> (Vec<PolicyRule>, Vec<PolicyRule>) {
-    let cluster: ClusterRole =
-        serde_json::from_value(of_kind("rbac.yaml", "ClusterRole").remove(0)).unwrap();
-    let own: Role = serde_json::from_value(of_kind("rbac.yaml", "Role").remove(0)).unwrap();
+    let cluster: ClusterRole = serde_json::from_value(of_kind("ClusterRole").remove(0)).unwrap();
+    let own: Role = serde_json::from_value(of_kind("Role").remove(0)).unwrap();
     (cluster.rules.unwrap(), own.rules.unwrap())
 }
 
@@ -100,8 +105,7 @@ fn the_operator_cannot_change_what_an_agent_policy_or_a_revocation_says() {
 
 #[test]
 fn its_own_pods_fit_into_a_restricted_namespace() {
-    let deployment: Deployment =
-        serde_json::from_value(of_kind("workload.yaml", "Deployment").remove(0)).unwrap();
+    let deployment: Deployment = serde_json::from_value(of_kind("Deployment").remove(0)).unwrap();
     let pod = deployment.spec.unwrap().template.spec.unwrap();
     let security = pod.security_context.unwrap();
     assert_eq!(security.run_as_non_root, Some(true));
@@ -114,13 +118,13 @@ fn its_own_pods_fit_into_a_restricted_namespace() {
 
 #[test]
 fn the_examples_are_accepted() {
-    for document in of_kind("example.yaml", "Chain") {
+    for document in examples("Chain") {
         serde_json::from_value::<Chain>(document).unwrap();
     }
-    for document in of_kind("example.yaml", "AgentRevocation") {
+    for document in examples("AgentRevocation") {
         serde_json::from_value::<AgentRevocation>(document).unwrap();
     }
-    let policies = of_kind("example.yaml", "AgentPolicy");
+    let policies = examples("AgentPolicy");
     assert_eq!(policies.len(), 2);
     for document in policies {
         let policy: AgentPolicy = serde_json::from_value(document).unwrap();

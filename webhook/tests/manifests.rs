@@ -16,6 +16,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -26,16 +27,17 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use writ_webhook::{Refusals, Settings, inject, known};
 
+/// What the chart makes of the webhook by default.
 fn documents() -> Vec<Value> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests");
-    let mut documents = Vec::new();
-    for file in ["mutating", "validating", "policy", "rbac", "workload"] {
-        let text = std::fs::read_to_string(folder.join(format!("{file}.yaml"))).unwrap();
-        for document in text.split("\n---\n") {
-            documents.push(serde_saphyr::from_str(document).unwrap());
-        }
-    }
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/writ.yaml");
+    let text = std::fs::read_to_string(file).unwrap();
+    let documents = text.split("\n---\n").map(|document| {
+        let document: Value = serde_saphyr::from_str(document).unwrap();
+        document
+    });
     documents
+        .filter(|d| d["metadata"]["labels"]["app.kubernetes.io/component"] == "webhook")
+        .collect()
 }
 
 /// Reads a document as `K`, and sees that nothing of it is lost.
@@ -84,6 +86,7 @@ fn every_manifest_is_what_kubernetes_reads() {
             "Service" => drop(typed::<Service>(&document)),
             "PodDisruptionBudget" => drop(typed::<PodDisruptionBudget>(&document)),
             "Deployment" => drop(typed::<Deployment>(&document)),
+            "NetworkPolicy" => drop(typed::<NetworkPolicy>(&document)),
             other => panic!("{other} is not expected here"),
         }
     }
@@ -202,6 +205,32 @@ fn every_opted_in_pod_comes_to_the_webhook_once_and_no_other() {
             webhook.name.contains(".check.")
                 && matches(&webhook.namespace_selector, &namespace)
                 && matches(&webhook.object_selector, &pod)
+        });
+        assert_eq!(
+            chosen.count(),
+            usize::from(expected),
+            "{namespace:?} {pod:?}"
+        );
+    }
+}
+
+#[test]
+fn every_opted_in_pod_comes_under_one_binding_of_the_policy_and_no_other_pod_does() {
+    let policy: ValidatingAdmissionPolicy = one("ValidatingAdmissionPolicy", "writ-pods");
+    let covered = policy.spec.unwrap().match_constraints.unwrap();
+    let bindings: Vec<ValidatingAdmissionPolicyBinding> = documents()
+        .iter()
+        .filter(|d| d["kind"] == "ValidatingAdmissionPolicyBinding")
+        .filter(|d| d["spec"]["policyName"] == "writ-pods")
+        .map(typed)
+        .collect();
+    for (namespace, pod, expected) in cases() {
+        let chosen = bindings.iter().filter(|binding| {
+            let matched = binding.spec.as_ref().unwrap().match_resources.as_ref();
+            let matched = matched.unwrap();
+            matches(&covered.namespace_selector, &namespace)
+                && matches(&matched.namespace_selector, &namespace)
+                && matches(&matched.object_selector, &pod)
         });
         assert_eq!(
             chosen.count(),
