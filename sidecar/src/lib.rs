@@ -19,5 +19,6 @@ pub mod parents;
 pub mod probes;
 pub mod problem;
 pub mod run;
+pub mod scrapes;
 pub mod upstream;
 pub mod validate;

@@ -69,6 +69,8 @@ pub struct Metrics {
     pub dns_refused: IntCounter,
     /// Configuration reloads refused.
     pub reload_refused: IntCounter,
+    /// Requests for declared metrics that were handed to the application.
+    pub scrapes: IntCounter,
 }
 
 impl Metrics {
@@ -129,6 +131,10 @@ impl Metrics {
             reload_refused: counter(
                 "writ_reload_refused_total",
                 "Configuration changes that were refused",
+            )?,
+            scrapes: counter(
+                "writ_scrapes_total",
+                "Requests for declared metrics handed to the application",
             )?,
             actions,
             arrivals,

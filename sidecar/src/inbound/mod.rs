@@ -25,7 +25,9 @@ use writ_pep::{Connection, Peer, PepLayer};
 use crate::gate::Gate;
 use crate::hello::{Rewound, Start, read_start};
 use crate::listen::Captured;
+use crate::metrics::Metrics;
 use crate::outbound::opaque;
+use crate::scrapes::{Outcome, Scrapes};
 
 pub use app::App;
 pub use recorder::{GateRecorder, Receipts};
@@ -56,6 +58,10 @@ pub struct Inbound {
     pub identity: Arc<dyn SvidSource>,
     /// Counts what is refused before anybody is known.
     pub gate: Arc<Gate>,
+    /// What a scraper may ask without being known.
+    pub scrapes: Scrapes,
+    /// Counts what it asked.
+    pub metrics: Arc<Metrics>,
     /// Ends connections when draining.
     pub stop: CancellationToken,
 }
@@ -64,6 +70,15 @@ impl Inbound {
     /// Handles one captured connection to its end.
     pub async fn handle(self: Arc<Self>, captured: Captured) {
         let from = captured.from;
+        match self
+            .scrapes
+            .takes(&captured.stream, captured.to.port())
+            .await
+        {
+            Some(false) => {}
+            Some(true) => return self.scraped(captured).await,
+            None => return,
+        }
         let Some(port) = self.ports.load().get(&captured.to.port()).cloned() else {
             tracing::info!(from = %captured.from, port = captured.to.port(), "port is not served");
             self.gate.count_refused("port-not-served");
@@ -105,6 +120,17 @@ impl Inbound {
             channel_binding: Some(channel_binding),
         };
         self.serve(stream, &port, connection).await;
+    }
+
+    /// Answers one request for declared metrics.
+    async fn scraped(&self, captured: Captured) {
+        let port = captured.to.port();
+        let app = self.ports.load().get(&port).map(|port| port.app.address());
+        let tell = |outcome| match outcome {
+            Outcome::Asked => self.metrics.scrapes.inc(),
+            Outcome::Refused(code) => self.gate.count_refused(code),
+        };
+        self.scrapes.serve(captured.stream, port, app, tell).await;
     }
 
     /// Where refusals are only observed: serves a caller without TLS, and passes what is not even

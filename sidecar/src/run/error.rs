@@ -39,6 +39,9 @@ pub enum RunError {
     /// The declared probes are refused.
     #[error(transparent)]
     Probes(#[from] crate::probes::ProbesError),
+    /// The declared scrapes are refused.
+    #[error(transparent)]
+    Scrapes(#[from] crate::scrapes::ScrapesError),
     /// The PEP's settings are not safe.
     #[error("PEP: {0}")]
     Pep(#[from] writ_pep::ConfigError),

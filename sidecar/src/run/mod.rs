@@ -17,6 +17,7 @@ use crate::api::{self, LocalActions};
 use crate::config::Config;
 use crate::listen::{self, Direction};
 use crate::probes::Probes;
+use crate::scrapes::Scrapes;
 
 pub use error::RunError;
 use parts::Parts;
@@ -36,7 +37,10 @@ pub struct Args {
     /// The application's probes to answer at the admin port, as JSON; the webhook sets it.
     #[arg(long, env = "WRIT_PROBES", value_name = "JSON")]
     pub probes: Option<String>,
-    /// The pod's own address, at which the application is probed.
+    /// The ports and paths of the application's metrics, as JSON; the webhook sets it.
+    #[arg(long, env = "WRIT_SCRAPES", value_name = "JSON")]
+    pub scrapes: Option<String>,
+    /// The pod's own address, at which the application is probed and scraped.
     #[arg(long, env = "WRIT_POD_IP", value_name = "ADDRESS")]
     pub pod_ip: Option<std::net::IpAddr>,
 }
@@ -49,12 +53,13 @@ pub async fn run(args: &Args) -> Result<(), RunError> {
     let config = Config::load(&args.config)?;
     let files = reload::Files::load(&config)?;
     let probes = Probes::parse(args.probes.as_deref(), args.pod_ip)?;
+    let scrapes = Scrapes::parse(args.scrapes.as_deref(), args.pod_ip)?;
     if args.check {
         return Ok(());
     }
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
-    let parts = Arc::new(Parts::start(&config, &files, stop.clone()).await?);
+    let parts = Arc::new(Parts::start(&config, &files, scrapes, stop.clone()).await?);
     let admin = parts::serve_admin(&config, Arc::clone(&parts), probes)?;
 
     let limit = config.outbound.max_connections;

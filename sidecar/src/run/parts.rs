@@ -25,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::outbound::Outbound;
 use crate::parents::OpenRequests;
 use crate::probes::Probes;
+use crate::scrapes::Scrapes;
 
 const STARTING: u8 = 0;
 const READY: u8 = 1;
@@ -53,6 +54,7 @@ impl Parts {
     pub(super) async fn start(
         config: &Config,
         files: &Files,
+        scrapes: Scrapes,
         stop: CancellationToken,
     ) -> Result<Self, RunError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
@@ -87,6 +89,8 @@ impl Parts {
             tls: make::inbound_tls(config, &source)?,
             identity: source,
             gate: Arc::clone(&gate),
+            scrapes,
+            metrics: Arc::clone(&metrics),
             stop,
         });
         Ok(Self {
