@@ -1,6 +1,10 @@
 //! `writ-sidecar init`: captures the pod's traffic, and proves it before any other container runs.
 
+use std::path::{Path, PathBuf};
+
 use writ_redirect::{Ipv6, Ports, Proof, Redirect, RedirectError, apply};
+
+use crate::names;
 
 /// Which traffic is captured, for whom. `init` and `validate` must be given the same.
 #[derive(clap::Args, Clone, Debug)]
@@ -83,6 +87,25 @@ pub struct Args {
     /// What to capture.
     #[command(flatten)]
     pub redirect: RedirectArgs,
+    /// Folder for the sidecar's own resolv.conf and hosts, which no other container can write.
+    #[arg(long, env = "WRIT_NAMES", value_name = "FOLDER")]
+    pub names: Option<PathBuf>,
+}
+
+/// Why the pod must not start.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// Its traffic is not captured.
+    #[error(transparent)]
+    Redirect(#[from] RedirectError),
+    /// The sidecar would resolve names as other containers say.
+    #[error("{path}: {source}; check that the volume of --names is mounted and has room", path = path.display())]
+    Names {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
 }
 
 /// Installs the rules in this pod's network namespace and proves them. It may be repeated as long
@@ -91,10 +114,16 @@ pub struct Args {
 /// # Errors
 /// Each names the setting to change. The pod must not start then, which a failing init container
 /// sees to.
-pub fn run(args: &Args) -> Result<Proof, RedirectError> {
+pub fn run(args: &Args) -> Result<Proof, InitError> {
+    if let Some(folder) = &args.names {
+        names::keep(folder, Path::new("/etc/resolv.conf")).map_err(|source| InitError::Names {
+            path: folder.clone(),
+            source,
+        })?;
+    }
     let applied = apply(&args.redirect.redirect()?)?;
     tracing::info!(v4 = ?applied.v4, v6 = ?applied.v6, "redirection installed");
-    crate::validate::prove(&args.redirect)
+    Ok(crate::validate::prove(&args.redirect)?)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ pub mod inbound;
 pub mod init;
 pub mod listen;
 pub mod metrics;
+pub mod names;
 pub mod outbound;
 pub mod parents;
 pub mod probes;

@@ -40,8 +40,11 @@ pub const TRUST_VOLUME: &str = "writ-trust";
 pub const SPIRE_VOLUME: &str = "writ-spire";
 /// Memory-backed volume where iptables keeps its lock.
 pub const RUN_VOLUME: &str = "writ-run";
+/// Memory-backed volume with the sidecar's own resolv.conf and hosts.
+pub const NAMES_VOLUME: &str = "writ-names";
 /// Every volume of ours.
-pub const VOLUMES: [&str; 6] = [
+pub const VOLUMES: [&str; 7] = [
+    NAMES_VOLUME,
     CONFIG_VOLUME,
     RECORD_VOLUME,
     KEYS_VOLUME,
@@ -63,12 +66,16 @@ pub const KEYS_PATH: &str = "/run/writ/keys";
 pub const TRUST_PATH: &str = "/run/writ/trust";
 /// The trust bundle (PEM): system roots and the pod's own CA.
 pub const TRUST_BUNDLE: &str = "/run/writ/trust/bundle.pem";
+/// Where the init container writes the sidecar's own resolv.conf and hosts.
+pub const NAMES_PATH: &str = "/var/lib/writ-names";
 /// Where the Workload API's socket is mounted.
 pub const SPIRE_PATH: &str = "/run/spire/sockets";
 
 /// Environment variables that tell common TLS libraries of the bundle.
 pub const TRUST_VARIABLES: [&str; 3] =
     ["SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE"];
+/// Environment variable of the init container: where it writes them.
+pub const NAMES: &str = "WRIT_NAMES";
 /// Environment variable of the sidecar: the probes that it answers, as JSON.
 pub const PROBES: &str = "WRIT_PROBES";
 /// Environment variable of the sidecar: the metrics that it lets a scraper ask for, as JSON.

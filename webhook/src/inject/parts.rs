@@ -37,6 +37,7 @@ pub fn init(settings: &Settings) -> Container {
         env.push(variable("WRIT_LOCAL_PORTS", ports.join(",")));
     }
     env.extend(ports(&settings.ports));
+    env.push(variable(names::NAMES, names::NAMES_PATH));
     Container {
         name: names::INIT.to_owned(),
         image: Some(settings.init_image.clone()),
@@ -54,7 +55,10 @@ pub fn init(settings: &Settings) -> Container {
             }),
             ..locked_down()
         }),
-        volume_mounts: Some(vec![mount(names::RUN_VOLUME, "/run")]),
+        volume_mounts: Some(vec![
+            mount(names::RUN_VOLUME, "/run"),
+            mount(names::NAMES_VOLUME, names::NAMES_PATH),
+        ]),
         ..container(settings)
     }
 }
@@ -152,6 +156,9 @@ pub fn sidecar(settings: &Settings, overrides: &Overrides, declared: Declared) -
             mount(names::KEYS_VOLUME, names::KEYS_PATH),
             mount(names::TRUST_VOLUME, names::TRUST_PATH),
             read_only(names::SPIRE_VOLUME, names::SPIRE_PATH),
+            // The runtime's own are one file for the whole pod, and root in any container writes it.
+            name_file("resolv.conf"),
+            name_file("hosts"),
         ]),
         ..container(settings)
     }
@@ -191,6 +198,7 @@ pub fn volumes(settings: &Settings) -> Vec<Volume> {
         empty(names::TRUST_VOLUME, Some("Memory"), Some("4Mi")),
         spire,
         empty(names::RUN_VOLUME, Some("Memory"), Some("1Mi")),
+        empty(names::NAMES_VOLUME, Some("Memory"), Some("1Mi")),
     ]
 }
 
@@ -269,6 +277,14 @@ fn read_only(name: &str, path: &str) -> VolumeMount {
     VolumeMount {
         read_only: Some(true),
         ..mount(name, path)
+    }
+}
+
+/// A file that the init container made, in the place of the one that the pod's containers share.
+fn name_file(name: &str) -> VolumeMount {
+    VolumeMount {
+        sub_path: Some(name.to_owned()),
+        ..read_only(names::NAMES_VOLUME, &format!("/etc/{name}"))
     }
 }
 
