@@ -52,8 +52,9 @@ pub struct Port {
 pub struct Inbound {
     /// By the port that callers dial.
     pub ports: Arc<ArcSwap<HashMap<u16, Arc<Port>>>>,
-    /// TLS settings that take any SVID of a trusted domain; whom it may act as is the PEP's part.
-    pub tls: Arc<ServerConfig>,
+    /// TLS settings that take the SVIDs of admitted callers, or any of a trusted domain where none is
+    /// named; whom one may act as is the PEP's part.
+    pub tls: ArcSwap<ServerConfig>,
     /// Follows our own SVID.
     pub identity: Arc<dyn SvidSource>,
     /// Counts what is refused before anybody is known.
@@ -96,7 +97,7 @@ impl Inbound {
         } else {
             Rewound::unread(captured.stream)
         };
-        let accept = TlsAcceptor::from(Arc::clone(&self.tls)).accept(stream);
+        let accept = TlsAcceptor::from(self.tls.load_full()).accept(stream);
         let stream = match tokio::time::timeout(HANDSHAKE, accept).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {

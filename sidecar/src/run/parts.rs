@@ -86,7 +86,7 @@ impl Parts {
         let ports: HashMap<u16, Arc<Port>> = pep.ports(config, files)?;
         let inbound = Arc::new(Inbound {
             ports: Arc::new(ArcSwap::from_pointee(ports)),
-            tls: make::inbound_tls(config, &source)?,
+            tls: ArcSwap::new(make::inbound_tls(config, &source)?),
             identity: source,
             gate: Arc::clone(&gate),
             scrapes,
@@ -126,8 +126,11 @@ impl Parts {
             .pep
             .ports(config, &files)
             .map_err(|error| error.to_string())?;
+        let source: Arc<dyn SvidSource> = Arc::clone(&self.identity) as Arc<dyn SvidSource>;
+        let tls = make::inbound_tls(config, &source).map_err(|error| error.to_string())?;
         self.outbound.live.store(Arc::new(live));
         self.inbound.ports.store(Arc::new(ports));
+        self.inbound.tls.store(tls);
         let observing = config.mode == Mode::Observe;
         if observing != self.gate.observing() {
             self.gate.observe(observing);
