@@ -25,6 +25,8 @@ pub enum Code {
     PrivilegeEscalation,
     /// `procMount: Unmasked`.
     ProcMount,
+    /// `seccompProfile: Unconfined`.
+    Seccomp,
     /// A setting of the kernel that is not on the list.
     Sysctl,
     /// A device that could reach the network past the kernel's rules.
@@ -100,7 +102,7 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 45] = [
+    pub const ALL: [Self; 46] = [
         Self::HostNetwork,
         Self::HostPid,
         Self::HostIpc,
@@ -111,6 +113,7 @@ impl Code {
         Self::Capability,
         Self::PrivilegeEscalation,
         Self::ProcMount,
+        Self::Seccomp,
         Self::Sysctl,
         Self::Device,
         Self::NameServers,
@@ -173,6 +176,7 @@ impl Code {
             Self::Capability => ("capability", "remove it from capabilities.add"),
             Self::PrivilegeEscalation => ("privilege-escalation", "set allowPrivilegeEscalation: false, or leave it out"),
             Self::ProcMount => ("proc-mount", "remove procMount, or set it to Default"),
+            Self::Seccomp => ("seccomp", "set seccompProfile.type: RuntimeDefault, or leave it out"),
             Self::Sysctl => ("sysctl", "remove it from securityContext.sysctls"),
             Self::Device => ("device", "remove it, or have its name added to the webhook's --devices if it cannot reach a network"),
             Self::NameServers => ("name-servers", "remove dnsConfig.nameservers; the sidecar asks the cluster's DNS"),

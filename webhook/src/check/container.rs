@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{Container, SecurityContext};
 
 use super::volume::is_sidecars;
-use super::{group, paths, user};
+use super::{group, paths, seccomp, user};
 use crate::inject::{bare, trust_mount};
 use crate::names;
 use crate::refusal::{Code, Refusals};
@@ -97,6 +97,7 @@ fn security(context: &SecurityContext, field: &str, refusals: &mut Refusals) {
             );
         }
     }
+    seccomp(&context.seccomp_profile, field, refusals);
     user(context.run_as_user, field, refusals);
     group(context.run_as_group, "runAsGroup", field, refusals);
 }

@@ -7,7 +7,7 @@ mod volume;
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::{Pod, PodSecurityContext, PodSpec};
+use k8s_openapi::api::core::v1::{Pod, PodSecurityContext, PodSpec, SeccompProfile};
 
 use crate::names;
 use crate::probes::{self, Target};
@@ -201,6 +201,7 @@ fn surroundings(spec: &PodSpec, refusals: &mut Refusals) {
 
 fn identities(context: &PodSecurityContext, refusals: &mut Refusals) {
     user(context.run_as_user, "spec.securityContext", refusals);
+    seccomp(&context.seccomp_profile, "spec.securityContext", refusals);
     let groups = [
         ("runAsGroup", context.run_as_group),
         ("fsGroup", context.fs_group),
@@ -224,6 +225,16 @@ fn user(id: Option<i64>, within: &str, refusals: &mut Refusals) {
             Code::ReservedUser,
             format!("{within}.runAsUser"),
             format!("{id} is among the uids that sidecars run as, whose traffic is not redirected"),
+        );
+    }
+}
+
+fn seccomp(profile: &Option<SeccompProfile>, within: &str, refusals: &mut Refusals) {
+    if profile.as_ref().is_some_and(|p| p.type_ == "Unconfined") {
+        refusals.add(
+            Code::Seccomp,
+            format!("{within}.seccompProfile"),
+            "sockets of other families than IP, such as those to the hypervisor, are not redirected",
         );
     }
 }

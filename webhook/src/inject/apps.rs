@@ -1,15 +1,21 @@
 //! What the application's containers get.
 
-use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::api::core::v1::{Container, SeccompProfile};
 
 use super::parts;
 use crate::check::WITHDRAWN_CAPABILITIES;
 use crate::names;
 
 /// A file owned by the sidecar's uid would defeat matching by uid, and some of the runtime's own
-/// capabilities would too (design, section 9).
-pub(super) fn lock_down(container: &mut Container) {
+/// capabilities would too (design, section 9). The runtime's seccomp profile, where the `pod` has
+/// none, leaves no sockets that the rules do not see.
+pub(super) fn lock_down(container: &mut Container, pod: Option<&SeccompProfile>) {
     let context = container.security_context.get_or_insert_default();
+    if pod.is_none() {
+        context
+            .seccomp_profile
+            .get_or_insert_with(parts::runtime_default);
+    }
     context.allow_privilege_escalation.get_or_insert(false);
     let capabilities = context.capabilities.get_or_insert_default();
     let drop = capabilities.drop.get_or_insert_default();

@@ -36,11 +36,13 @@ pub fn inject(mut pod: Pod, settings: &Settings) -> Result<Pod, Refusals> {
         refusals.add(Code::Malformed, "spec", "the pod has none");
         return Err(refusals);
     };
+    let context = spec.security_context.as_ref();
+    let seccomp = context.and_then(|context| context.seccomp_profile.clone());
     let mut targets = Vec::new();
     let admin = settings.ports.status;
     let inits = spec.init_containers.iter_mut().flatten();
     for container in inits.chain(&mut spec.containers) {
-        apps::lock_down(container);
+        apps::lock_down(container, seccomp.as_ref());
         if settings.trust == Trust::Bundle {
             apps::trust(container);
         }
