@@ -157,6 +157,8 @@ pub enum Sent {
     Answered(Response<Incoming>),
     /// The connection had closed; not a byte of the request left, and here it is again.
     NotSent(Request<Body>),
+    /// The target says that it did nothing with the request; its body may have left.
+    Unprocessed,
     /// The request may have reached the target.
     Broken(hyper::Error),
 }
@@ -203,12 +205,27 @@ impl Lease {
                     pool.forget(&target);
                     match error.take_message() {
                         Some(request) => Sent::NotSent(request),
-                        None => Sent::Broken(error.into_error()),
+                        None => match error.into_error() {
+                            error if unprocessed(&error) => Sent::Unprocessed,
+                            error => Sent::Broken(error),
+                        },
                     }
                 }
             },
         }
     }
+}
+
+/// Whether the peer promised that it did nothing with a request: it refused the stream, or was
+/// closing the connection in good order before it saw it (RFC 9113, sections 6.8 and 8.7).
+fn unprocessed(error: &hyper::Error) -> bool {
+    let cause =
+        std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(|cause| {
+        let refused = cause.reason() == Some(h2::Reason::REFUSED_STREAM);
+        let closing = cause.is_go_away() && cause.reason() == Some(h2::Reason::NO_ERROR);
+        cause.is_remote() && (refused || closing)
+    })
 }
 
 struct Idle {

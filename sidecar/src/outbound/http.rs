@@ -168,6 +168,22 @@ impl Outbound {
                     }
                     attempt += 1;
                 }
+                Ok(upstream::Sent::Unprocessed)
+                    if attempt < ATTEMPTS && matches!(body, Outgoing::Whole(_)) =>
+                {
+                    if released.is_observed() {
+                        observed = Some(released);
+                    } else {
+                        let why = "the target was closing the connection";
+                        released.close(Sent::failed(OutcomeResult::NotSent, why), None);
+                    }
+                    attempt += 1;
+                }
+                Ok(upstream::Sent::Unprocessed) => {
+                    let why = "the target did nothing with the request; send it again";
+                    released.close(Sent::failed(OutcomeResult::NotSent, why), None);
+                    return Err(self.gate.refuse(&sub, "target-unreachable", why, 502).await);
+                }
                 Ok(upstream::Sent::Broken(error)) => {
                     released.close(
                         Sent::failed(OutcomeResult::Failed, &error.to_string()),

@@ -110,8 +110,46 @@ async fn ask(upstreams: &Upstreams<Loopback>, target: &Target) -> String {
             let body = response.into_body().collect().await.unwrap().to_bytes();
             String::from_utf8(body.to_vec()).unwrap()
         }
-        Sent::NotSent(_) => panic!("not sent"),
+        Sent::NotSent(_) | Sent::Unprocessed => panic!("not sent"),
         Sent::Broken(error) => panic!("{error}"),
+    }
+}
+
+/// What becomes of a request whose HTTP/2 stream the server resets with `reason`.
+async fn reset_with(reason: h2::Reason) -> Sent {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            respond.send_reset(reason);
+        }
+    });
+    let target = Target {
+        host: "api.example".into(),
+        port,
+        security: Security::Plain,
+        version: Version::Http2,
+        generation: 1,
+    };
+    let lease = upstreams().connect(&target).await.unwrap();
+    lease.send(request("hello")).await
+}
+
+#[tokio::test]
+async fn only_a_peer_that_says_so_did_nothing_with_a_request() {
+    let refused = reset_with(h2::Reason::REFUSED_STREAM).await;
+    assert!(matches!(refused, Sent::Unprocessed));
+    for reason in [
+        h2::Reason::CANCEL,
+        h2::Reason::INTERNAL_ERROR,
+        h2::Reason::NO_ERROR,
+    ] {
+        assert!(
+            matches!(reset_with(reason).await, Sent::Broken(_)),
+            "{reason:?}"
+        );
     }
 }
 
