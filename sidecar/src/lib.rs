@@ -21,5 +21,6 @@ pub mod probes;
 pub mod problem;
 pub mod run;
 pub mod scrapes;
+pub mod seen;
 pub mod upstream;
 pub mod validate;

@@ -12,6 +12,8 @@ use crate::refusal::Reason;
 pub struct Amount {
     /// `12.34` EUR at scale 2 is 1234.
     pub value: U256,
+    /// Decimals of the unit.
+    pub scale: u8,
     /// Unit named by the entry.
     pub unit: String,
 }
@@ -35,6 +37,7 @@ pub(crate) fn read(spec: &AmountSpec, text: &str) -> Result<Amount, Reason> {
     let value = decimal(&digits, spec)?;
     Ok(Amount {
         value,
+        scale: spec.scale,
         unit: spec.unit.clone(),
     })
 }

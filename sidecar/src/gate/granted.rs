@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use writ_catalog::Intent;
 use writ_ledger::{Enforced, Entry, Mode, Outcome, OutcomeResult, Unknown, UnknownCause};
 use writ_sae::{Compact, ReceiptClaims, SaeCertificate, Unverified, VerifyKey, issue_envelope};
 
@@ -70,6 +71,11 @@ impl Granted {
             evaluated,
             lineage,
         }
+    }
+
+    /// What the action is.
+    pub fn intent(&self) -> &Intent {
+        &self.asked.intent
     }
 
     /// Gives the action up before it was signed: the target could not be reached.

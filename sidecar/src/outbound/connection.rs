@@ -26,6 +26,7 @@ use crate::gate::{Denied, Gate, Released, Sent, Tunnel};
 use crate::hello::{Encrypted, Hello, HelloError, Rewound, Start, read_start};
 use crate::listen::Captured;
 use crate::metrics::Metrics;
+use crate::seen::{Seen, Sight};
 use crate::upstream::Upstreams;
 
 /// How long a connection may say nothing before it is taken for one in which the server speaks
@@ -54,6 +55,8 @@ pub struct Outbound {
     pub ca: Option<Arc<PodCa>>,
     /// TLS settings without a certificate: every handshake ends in an access_denied alert.
     pub refusing: Arc<ServerConfig>,
+    /// What the agent asked for, counted.
+    pub seen: Arc<Seen>,
     /// Ports that the sidecar itself listens on.
     pub own_ports: [u16; 5],
     /// Time, for the leaves of the pod's CA.
@@ -223,8 +226,15 @@ impl Outbound {
         live: &Live,
         target: &str,
     ) {
+        let mut sight = Sight::of(destination_of(target));
         let decided = self.gate.decide_opaque(&live.catalog, name, side.port);
-        let (granted, upstream_port) = match decided.await {
+        let decided = decided.await;
+        match &decided {
+            Ok((granted, _)) => sight.named(granted.intent()),
+            Err(denied) => sight.denied(denied),
+        }
+        self.seen.note(sight, self.gate.now());
+        let (granted, upstream_port) = match decided {
             Ok(decided) => decided,
             Err(denied) => return self.denied_tls(stream, side, target, denied).await,
         };
@@ -281,7 +291,11 @@ impl Outbound {
             return self.gate.refuse(target, code, why, 403).await;
         }
         let withhold = Stamping::Withhold;
-        self.gate.object(target, withhold, code, why, 403).await
+        let denied = self.gate.object(target, withhold, code, why, 403).await;
+        let mut sight = Sight::of(destination_of(target));
+        sight.denied(&denied);
+        self.seen.note(sight, self.gate.now());
+        denied
     }
 
     /// Ends a denied TLS connection, or passes it on unread where denials are only observed.
@@ -294,9 +308,8 @@ impl Outbound {
     ) {
         match denied.observed.take() {
             Some(released) => {
-                let host = target
-                    .strip_prefix("tls://")
-                    .and_then(|named| named.rsplit_once(':'))
+                let host = destination_of(target)
+                    .rsplit_once(':')
                     .map(|(host, _)| host)
                     .filter(|host| !host.is_empty());
                 self.pass_on(stream, side.to, host, released, target).await;
@@ -391,4 +404,11 @@ impl Outbound {
             }
         }
     }
+}
+
+/// `host:port` of `tls://host:port` or `tcp://host:port`.
+fn destination_of(target: &str) -> &str {
+    target
+        .split_once("://")
+        .map_or(target, |(_, destination)| destination)
 }

@@ -14,6 +14,7 @@ use writ_catalog::{Destination, Peer, UpstreamMode};
 use writ_ledger::OutcomeResult;
 use writ_sae::fields;
 
+use super::authority::authority_of;
 use super::connection::{AgentSide, Live, Outbound};
 use super::understand::{Course, Outgoing, Refused, Route, Understood, idempotency};
 use crate::body::{self, Body, Watched};
@@ -21,6 +22,7 @@ use crate::gate::claims::{Asked, Stamping, http_binding};
 use crate::gate::{Denied, Granted, Released, Sent};
 use crate::metrics::Stage;
 use crate::problem::REFUSAL;
+use crate::seen::Sight;
 use crate::upstream::{self, Lease, Security, Target, UpstreamError, Version};
 
 /// How often an action whose connection had closed before a byte left is decided anew.
@@ -36,15 +38,22 @@ impl Outbound {
         let began = Instant::now();
         let live = self.live.load_full();
         let version = request.version();
-        let refused = match self.understand(request, side, &live).await {
+        let mut sight = sight(&request, side);
+        let answered = match self.understand(request, side, &live, &mut sight).await {
             Ok(understood) => {
                 self.metrics.observe(Stage::Classify, began.elapsed());
                 let mcp = understood.mcp.clone();
-                match self.carry_out(understood, &live, version, began).await {
-                    Ok(response) => return response,
-                    Err(denied) => Refused { denied, mcp },
-                }
+                let carried = self.carry_out(understood, &live, version, began, &mut sight);
+                carried.await.map_err(|denied| Refused { denied, mcp })
             }
+            Err(refused) => Err(refused),
+        };
+        if let Err(refused) = &answered {
+            sight.denied(&refused.denied);
+        }
+        self.seen.note(sight, self.gate.now());
+        let refused = match answered {
+            Ok(response) => return response,
             Err(refused) => refused,
         };
         let problem = refused.denied.problem;
@@ -63,6 +72,7 @@ impl Outbound {
         live: &Live,
         version: http::Version,
         began: Instant,
+        sight: &mut Sight,
     ) -> Result<Response<Body>, Denied> {
         let Understood {
             course,
@@ -77,6 +87,7 @@ impl Outbound {
         let mut named = None;
         let (target, asked, mut observed) = match course {
             Course::Named(destination, intent) => {
+                sight.named(&intent);
                 let asked = Asked {
                     http: Some(http_binding(&canonical, binding)),
                     target: sub.clone(),
@@ -110,6 +121,7 @@ impl Outbound {
                     match decided.await {
                         Ok(granted) => self.issued(granted, &target).await?,
                         Err(mut denied) => {
+                            sight.denied(&denied);
                             let released = denied.observed.take().ok_or(denied)?;
                             self.observed(released, &target, named.as_ref(), &sub)
                                 .await?
@@ -290,6 +302,20 @@ impl Outbound {
             generation: self.gate.identity_generation(),
         }
     }
+}
+
+/// What can be told of a request before it is understood.
+fn sight<B>(request: &Request<B>, side: &AgentSide) -> Sight {
+    let named = authority_of(request.uri(), request.headers());
+    let destination = match named.rsplit_once(':') {
+        Some((_, port)) if port.bytes().all(|b| b.is_ascii_digit()) => named,
+        _ => format!("{named}:{}", side.port),
+    };
+    Sight::of_request(
+        &destination,
+        request.method().as_str(),
+        request.uri().path(),
+    )
 }
 
 fn unreachable(error: &UpstreamError) -> (&'static str, u16) {

@@ -18,6 +18,7 @@ use super::connection::{AgentSide, Live, Outbound};
 use crate::body::{self, Body, Collected};
 use crate::gate::claims::Stamping;
 use crate::gate::{Denied, Released};
+use crate::seen::Sight;
 
 /// Header in which an agent presents a human approval, 64 hex digits.
 const APPROVAL: &str = "writ-approval";
@@ -83,6 +84,7 @@ impl Outbound {
         request: Request<Incoming>,
         side: &AgentSide,
         live: &Live,
+        sight: &mut Sight,
     ) -> Result<Understood, Refused> {
         let (mut parts, incoming) = request.into_parts();
         let authority = authority_of(&parts.uri, &parts.headers);
@@ -104,8 +106,9 @@ impl Outbound {
                 .await
                 .into());
         }
-        let (found, scheme, canonical_authority) =
-            self.destination(&authority, side, live, &shown).await?;
+        let (found, scheme, canonical_authority) = self
+            .destination(&authority, side, live, &shown, sight)
+            .await?;
 
         remove_excluded(&mut parts.headers);
         let approval = self.approval(&mut parts.headers, &shown).await?;
@@ -132,7 +135,7 @@ impl Outbound {
         let (binding, body) = self.read_body(incoming, live, &shown).await?;
         let (course, mcp) = match found {
             Found::Listed(destination) => {
-                self.classify(live, destination, &canonical, &body, &shown)
+                self.classify(live, destination, &canonical, &body, &shown, sight)
                     .await?
             }
             Found::Dialled(released, route) => (Course::Observed(released, route), None),
@@ -156,6 +159,7 @@ impl Outbound {
         side: &AgentSide,
         live: &Live,
         shown: &str,
+        sight: &mut Sight,
     ) -> Result<(Found, Scheme, String), Denied> {
         let scheme = match side.server_name {
             Some(_) => Scheme::Https,
@@ -193,7 +197,7 @@ impl Outbound {
                 "the catalog names no such destination; the platform team adds it".to_owned()
             };
             return self
-                .unnamed(side, &named, shown, "unlisted-destination", &why)
+                .unnamed(side, &named, shown, ("unlisted-destination", &why), sight)
                 .await;
         };
         let allowed = match side.server_name {
@@ -203,7 +207,7 @@ impl Outbound {
         if !allowed {
             let why = "plain HTTP to this destination is not allowed; the catalog's agent_tls says how to reach it";
             return self
-                .unnamed(side, &named, shown, "plain-http-not-allowed", why)
+                .unnamed(side, &named, shown, ("plain-http-not-allowed", why), sight)
                 .await;
         }
         let port = destination.upstream.port;
@@ -222,8 +226,8 @@ impl Outbound {
         side: &AgentSide,
         named: &Authority,
         shown: &str,
-        code: &str,
-        why: &str,
+        (code, why): (&str, &str),
+        sight: &mut Sight,
     ) -> Result<(Found, Scheme, String), Denied> {
         // What came under TLS does not go on without it, and the sidecar does not call itself.
         if side.server_name.is_some() || side.to_itself {
@@ -233,6 +237,7 @@ impl Outbound {
             .gate
             .object(shown, Stamping::Withhold, code, why, 403)
             .await;
+        sight.denied(&denied);
         let Some(released) = denied.observed.take() else {
             return Err(denied);
         };
@@ -289,6 +294,7 @@ impl Outbound {
         canonical: &CanonicalRequest,
         body: &Outgoing,
         shown: &str,
+        sight: &mut Sight,
     ) -> Result<(Course, Option<serde_json::Value>), Refused> {
         let view = match body {
             Outgoing::Whole(bytes) => BodyView::Bytes(bytes),
@@ -299,6 +305,7 @@ impl Outbound {
             (Protocol::Mcp, Outgoing::Whole(bytes)) if canonical.method == "POST" => {
                 match mcp::parse(bytes, &JsonLimits::default()) {
                     Ok(message) => {
+                        sight.message(&message);
                         let id = match &message {
                             mcp::Message::Request { id, .. } => Some(id.clone()),
                             _ => None,
@@ -308,7 +315,9 @@ impl Outbound {
                     }
                     Err(refusal) => {
                         let denied = (refusal.code(), refusal.to_string(), 400);
-                        return self.unclassified(destination, shown, denied, None).await;
+                        return self
+                            .unclassified(destination, shown, denied, None, sight)
+                            .await;
                     }
                 }
             }
@@ -322,7 +331,8 @@ impl Outbound {
                     _ => 403,
                 };
                 let denied = (refusal.code(), refusal.to_string(), status);
-                self.unclassified(destination, shown, denied, id).await
+                self.unclassified(destination, shown, denied, id, sight)
+                    .await
             }
         }
     }
@@ -334,9 +344,11 @@ impl Outbound {
         shown: &str,
         (code, why, status): (&str, String, u16),
         mcp: Option<serde_json::Value>,
+        sight: &mut Sight,
     ) -> Result<(Course, Option<serde_json::Value>), Refused> {
         let stamping = Stamping::of(&destination);
         let mut denied = self.gate.object(shown, stamping, code, why, status).await;
+        sight.denied(&denied);
         match denied.observed.take() {
             Some(released) => Ok((Course::Observed(released, Route::Listed(destination)), mcp)),
             None => Err(Refused { denied, mcp }),

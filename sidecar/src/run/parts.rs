@@ -79,6 +79,7 @@ impl Parts {
             ca: make::pod_ca(config, files, &clock)?,
             refusing: make::refusing_tls()?,
             own_ports: config.listen.ports(),
+            seen: Arc::default(),
             clock: Arc::clone(&clock),
             stop: stop.clone(),
         });
