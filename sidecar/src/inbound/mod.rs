@@ -83,9 +83,12 @@ impl Inbound {
         let Some(port) = self.ports.load().get(&captured.to.port()).cloned() else {
             tracing::info!(from = %captured.from, port = captured.to.port(), "port is not served");
             self.gate.count_refused("port-not-served");
-            if self.gate.observing() {
-                self.pass(Rewound::unread(captured.stream), captured.to)
-                    .await;
+            // Not the address that was dialled: a neighbour may put any there, and we go anywhere.
+            if self.gate.observing()
+                && let Ok(own) = captured.stream.local_addr()
+            {
+                let app = SocketAddr::new(own.ip(), captured.to.port());
+                self.pass(Rewound::unread(captured.stream), app).await;
             }
             return;
         };
