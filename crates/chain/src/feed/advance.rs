@@ -61,11 +61,11 @@ impl Inner {
             age_when_received: now.saturating_sub(header.timestamp),
             warm,
         });
-        self.publish(Arc::clone(&head), None);
         count(&self.counters.heads);
         if via == Via::Relay {
             count(&self.counters.heads_relayed);
         }
+        self.publish(Arc::clone(&head), None);
         if matches!(step, Step::Gap | Step::Reorg) {
             self.report_orphans(&header).await;
         }
