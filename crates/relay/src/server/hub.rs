@@ -231,7 +231,7 @@ impl Hub {
         slots: Vec<U256>,
     ) -> Result<Arc<AccountClaims>, tonic::Status> {
         let header = self.recent(block)?;
-        if let Some(claims) = self.from_head(block, address, &slots) {
+        if let Some(claims) = self.known_at_head(block, address, &slots) {
             return Ok(Arc::new(claims));
         }
         let asked = (block, address, slots.clone());
@@ -271,7 +271,7 @@ impl Hub {
         found.ok_or_else(|| tonic::Status::not_found("not one of the newest heads"))
     }
 
-    fn from_head(&self, block: B256, address: Address, slots: &[U256]) -> Option<AccountClaims> {
+    fn known_at_head(&self, block: B256, address: Address, slots: &[U256]) -> Option<AccountClaims> {
         let head = self.heads.borrow().clone()?;
         let held = head.accounts.get(&address)?;
         if head.header.hash != block {
