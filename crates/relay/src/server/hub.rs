@@ -271,7 +271,12 @@ impl Hub {
         found.ok_or_else(|| tonic::Status::not_found("not one of the newest heads"))
     }
 
-    fn known_at_head(&self, block: B256, address: Address, slots: &[U256]) -> Option<AccountClaims> {
+    fn known_at_head(
+        &self,
+        block: B256,
+        address: Address,
+        slots: &[U256],
+    ) -> Option<AccountClaims> {
         let head = self.heads.borrow().clone()?;
         let held = head.accounts.get(&address)?;
         if head.header.hash != block {
