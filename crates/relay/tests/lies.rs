@@ -351,19 +351,26 @@ async fn an_old_head_that_is_replayed_does_not_hide_a_revocation_for_longer_than
 async fn a_relay_that_goes_back_takes_the_sidecar_nowhere() {
     let cluster = Cluster::start().await;
     let middle = Middle::start(&cluster).await;
-    let first: Arc<Mutex<Option<v1::Head>>> = Arc::default();
-    let seen = Arc::clone(&first);
+    let (seen, mut first) = tokio::sync::watch::channel(None);
     middle.lie(move |message| {
-        if let Message::Head(head) = &message {
-            seen.lock().unwrap().get_or_insert(head.clone());
+        if let Message::Head(head) = &message
+            && seen.borrow().is_none()
+        {
+            seen.send_replace(Some(head.clone()));
         }
         vec![message]
     });
     let sidecar = cluster.sidecar_at(middle.address).await;
     until(&sidecar.feed, |head| head.warm).await;
+    // The endpoints may have warmed it before the relay said anything.
+    let old: v1::Head = first
+        .wait_for(Option::is_some)
+        .await
+        .unwrap()
+        .clone()
+        .unwrap();
     cluster.net.chain.revoke(AGENT).await;
     let high = cluster.net.mine_and_follow(&sidecar.feed).await;
-    let old = first.lock().unwrap().clone().unwrap();
     middle.lie_about_heads(move |head| *head = old.clone());
     cluster.net.chain.mine().await;
     // Signed a moment ago, and lower: neither taken nor believed over the endpoints.

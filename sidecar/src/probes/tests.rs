@@ -294,7 +294,8 @@ fn what_the_webhook_declares_is_understood() {
             "/probe/agent/pre-stop",
             "/probe/agent/readiness",
             "/probe/agent/startup",
-            "/probe/cache/startup"
+            "/probe/cache/startup",
+            "/probe/helper/readiness"
         ]
     );
     let address = probes.targets["/probe/agent/liveness"].address;
