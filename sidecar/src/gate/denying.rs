@@ -54,8 +54,14 @@ impl Gate {
         evaluated: Option<&Evaluated>,
         lineage: &Lineage,
     ) -> Denied {
-        let (reason, mode) = self.mode_of(reason);
         let asked = denied.asked();
+        // What the agent carries out itself does not pass here: nothing could be let go on.
+        let (reason, mode) = match asked {
+            Some(asked) if asked.intent.kind == writ_catalog::Kind::Custom => {
+                (reason, Mode::Enforce)
+            }
+            _ => self.mode_of(reason),
+        };
         let kind = asked.map_or("unclassified", |asked| asked.intent.kind.as_str());
         let effect = match mode {
             Mode::Enforce => "deny",
