@@ -44,7 +44,7 @@ e2e: ## the tests on a real cluster with real SPIRE; as root, or with KUBECONFIG
 	@scripts/bootstrap e2e
 	e2e/run
 
-ci: check test demo ## what CI runs
+ci: check test demo e2e ## what CI runs
 	@scripts/fuzz 5
 
 clean: ## remove what builds and runs leave behind
