@@ -11,12 +11,12 @@ import traceback
 from . import config, keeping, net, paths
 from .cast import Cast
 from .scenes import (attacks, bypass, calls, crash, hostile, limits, load, observing, parties, record,
-                     reloading, state)
+                     reloading, state, tracing)
 from .scenes.mesh import Mesh
 from .story import Story
 
 
-def set_up(story: Story, prepare=lambda: None) -> Cast:
+def set_up(story: Story, prepare=lambda cast: None) -> Cast:
     story.chapter("setting the stage")
     cast = Cast()
     story.say("  six network namespaces stand for pods; nothing outside them is touched")
@@ -30,7 +30,7 @@ def set_up(story: Story, prepare=lambda: None) -> Cast:
     for line, out in (cast.chain.publish("rules.yaml"), cast.chain.register(cast.salts.model)):
         story.show(f"$ {line}", out)
     cast.await_services()
-    prepare()
+    prepare(cast)
     cast.start_sidecar("tool", config.TOOL_SIDECAR)
     cast.start_sidecar("agent", config.AGENT_SIDECAR)
     story.say("  both sidecars are ready: state proved, traffic captured")
@@ -46,9 +46,14 @@ def play(story: Story) -> Cast:
 
 def play_hard(story: Story) -> Cast:
     """The hard cases, on the same stage."""
-    cast = set_up(story, crash.small_disk)
+    def prepare(cast: Cast) -> None:
+        crash.small_disk()
+        tracing.collect(cast)
+
+    cast = set_up(story, prepare)
     reloading.hasten(cast)
-    for scene in (hostile.play, reloading.play, observing.play, crash.play, reloading.keys, crash.drained):
+    for scene in (hostile.play, reloading.play, observing.play, tracing.play, crash.play, reloading.keys,
+                  crash.drained):
         scene(cast, story)
     return cast
 
@@ -58,7 +63,7 @@ def play_load(story: Story) -> Cast:
     says: scripts/bench sets it."""
     oha, envoy, ext_authz, out = (
         pathlib.Path(os.environ[name]) for name in ("OHA", "ENVOY", "EXT_AUTHZ", "LOAD_RESULT"))
-    cast = set_up(story, load.real_disk)
+    cast = set_up(story, lambda cast: load.real_disk())
     load.play(cast, story, oha, Mesh(envoy, ext_authz), out)
     return cast
 

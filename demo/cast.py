@@ -21,6 +21,8 @@ class Cast:
         self.chain = Chain(self.pods["chain"])
         self.socket = paths.STATE / "issuer" / "workload.sock"
         self.sidecars: dict[str, subprocess.Popen] = {}
+        # What sidecars find in their environment besides.
+        self.environment: dict[str, str] = {}
         model = paths.STATE / "shared" / "model.bin"
         model.write_bytes(b"a model's weights\n")
         self.salts = config.Salts(sh("sha256sum", str(model)).split()[0])
@@ -108,7 +110,7 @@ class Cast:
     def run_sidecar(self, name: str, uid: int) -> None:
         pod, log = self.pods[name], paths.LOGS / f"sidecar-{name}.log"
         process = pod.start(uid, log, paths.program("writ-sidecar"), "run", "--config",
-                            str(paths.STATE / name / "config" / "sidecar.yaml"))
+                            str(paths.STATE / name / "config" / "sidecar.yaml"), env=self.environment)
         self.sidecars[name] = process
         until(f"the sidecar of the {name} pod is ready", lambda: self.ready(name), 30, process)
 

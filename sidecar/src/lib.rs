@@ -22,5 +22,6 @@ pub mod problem;
 pub mod run;
 pub mod scrapes;
 pub mod seen;
+pub mod traces;
 pub mod upstream;
 pub mod validate;

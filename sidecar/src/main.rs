@@ -4,7 +4,10 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
+use writ_sidecar::traces::Traces;
 use writ_sidecar::{config::Config, init, run, validate};
 
 /// Captures a pod's traffic, decides every action, records it, signs it, and verifies what arrives.
@@ -49,42 +52,52 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    if let Err(error) = start_logging(&cli) {
-        return fail(&error);
-    }
-    let done: Result<(), String> = match &cli.command {
-        Command::Init(args) => init::run(args).map(drop).map_err(|error| error.to_string()),
-        Command::Validate(args) => validate::run(args)
-            .map(drop)
-            .map_err(|error| error.to_string()),
-        Command::Schema => print_schema(),
-        Command::Run(args) => tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| format!("no runtime: {error}"))
-            .and_then(|runtime| {
-                runtime
-                    .block_on(run::run(args))
-                    .map_err(|error| error.to_string())
-            }),
-    };
-    match done {
+    match execute(&Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
 }
 
-fn start_logging(cli: &Cli) -> Result<(), String> {
+fn execute(cli: &Cli) -> Result<(), String> {
+    let text = |error: &dyn std::error::Error| error.to_string();
+    if !matches!(cli.command, Command::Run(_)) {
+        start_logging(cli, None)?;
+    }
+    match &cli.command {
+        Command::Init(args) => init::run(args).map(drop).map_err(|error| text(&error)),
+        Command::Validate(args) => validate::run(args).map(drop).map_err(|error| text(&error)),
+        Command::Schema => print_schema(),
+        Command::Run(args) => {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()
+                .map_err(|error| format!("no runtime: {error}"))?;
+            let traces = {
+                let _inside = runtime.enter();
+                Traces::start(&args.traces).map_err(|error| text(&error))?
+            };
+            start_logging(cli, traces.as_ref())?;
+            let done = runtime.block_on(run::run(args));
+            if let Some(traces) = traces {
+                traces.finish();
+            }
+            done.map_err(|error| text(&error))
+        }
+    }
+}
+
+fn start_logging(cli: &Cli, traces: Option<&Traces>) -> Result<(), String> {
     let filter = EnvFilter::try_new(&cli.log)
         .map_err(|error| format!("--log {}: {error}; try `info`", cli.log))?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    match cli.log_format {
-        LogFormat::Json => builder.json().flatten_event(true).init(),
-        LogFormat::Text => builder.with_ansi(false).init(),
-    }
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match cli.log_format {
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Text => lines.with_ansi(false).boxed(),
+    };
+    tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
+        .with(traces.map(Traces::layer))
+        .init();
     Ok(())
 }
 

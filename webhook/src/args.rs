@@ -10,7 +10,8 @@ use crate::certs::Lifetimes;
 use crate::choice::Static;
 use crate::overrides::{Overrides, is_name};
 use crate::settings::{
-    DEVICES, FIRST_UID, PROTECTED_PATHS, PullPolicy, SPIFFE_DRIVER, Settings, SpireSocket, Trust,
+    DEVICES, FIRST_UID, PROTECTED_PATHS, PullPolicy, SPIFFE_DRIVER, Settings, SpireSocket, Traces,
+    Trust,
 };
 
 /// Admission webhook of Writ: puts the sidecar into agents' pods, and refuses pods in which it
@@ -223,6 +224,13 @@ pub struct InjectionArgs {
         value_name = "LEVEL"
     )]
     pub sidecar_log: String,
+    /// OpenTelemetry collector that sidecars send traces to, over OTLP/gRPC, such as
+    /// `http://collector.observability.svc:4317`.
+    #[arg(long, env = "WRIT_OTLP_ENDPOINT", value_parser = collector, value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
+    /// Share of the actions that are traced where the agent says nothing about it, from 0 to 1.
+    #[arg(long, env = "WRIT_TRACE_RATIO", default_value = "0.01", value_parser = share, value_name = "SHARE")]
+    pub trace_ratio: String,
     /// Whether IPv6 is captured like IPv4, or dropped.
     #[arg(long, env = "WRIT_IPV6", value_enum, default_value_t = Ipv6Mode::On)]
     pub ipv6: Ipv6Mode,
@@ -324,6 +332,10 @@ impl InjectionArgs {
             memory: self.sidecar_memory.clone(),
             record_size: self.record_size.clone(),
             log_level: self.sidecar_log.clone(),
+            traces: self.otlp_endpoint.clone().map(|endpoint| Traces {
+                endpoint,
+                ratio: self.trace_ratio.clone(),
+            }),
             protected_paths,
             devices,
         })
@@ -365,6 +377,22 @@ impl InjectionArgs {
     }
 }
 
+fn collector(text: &str) -> Result<String, String> {
+    let url: http::Uri = text.parse().map_err(|error| format!("{error}"))?;
+    let named = url.host().is_some_and(|host| !host.is_empty());
+    (named && matches!(url.scheme_str(), Some("http" | "https")))
+        .then(|| text.to_owned())
+        .ok_or_else(|| "an http or https URL is needed, such as http://collector:4317".to_owned())
+}
+
+fn share(text: &str) -> Result<String, String> {
+    let share = text.parse::<f64>().ok();
+    share
+        .filter(|share| (0.0..=1.0).contains(share))
+        .map(|_| text.to_owned())
+        .ok_or_else(|| "a number from 0 to 1 is needed".to_owned())
+}
+
 fn absolute(flag: &str, path: &str) -> Result<String, String> {
     let good = path.starts_with('/') && path.len() > 1 && !path.split('/').any(|p| p == "..");
     good.then(|| path.to_owned())
@@ -392,7 +420,8 @@ mod tests {
     fn flags_say_what_pods_get() {
         let settings = settings(
             "--spire-host-path /run/spire/agent-sockets --static-config a,b --local-ports 6379 \
-             --protected-path /srv/keys --devices example.com/npu --ipv6 off --sidecar-memory 256Mi",
+             --protected-path /srv/keys --devices example.com/npu --ipv6 off --sidecar-memory 256Mi \
+             --otlp-endpoint http://collector.observability.svc:4317 --trace-ratio 0.5",
         )
         .unwrap();
         let socket = SpireSocket::HostPath("/run/spire/agent-sockets".to_owned());
@@ -403,6 +432,11 @@ mod tests {
         assert!(settings.devices.contains(&"example.com/npu".to_owned()));
         assert_eq!(settings.ipv6, Ipv6::Off);
         assert_eq!(settings.memory, "256Mi");
+        let traces = Traces {
+            endpoint: "http://collector.observability.svc:4317".to_owned(),
+            ratio: "0.5".to_owned(),
+        };
+        assert_eq!(settings.traces, Some(traces));
     }
 
     #[test]
@@ -437,6 +471,9 @@ mod tests {
             "--sidecar-cpu lots",
             "--sidecar-memory 1Mi",
             "--sidecar-log loud",
+            "--otlp-endpoint collector:4317",
+            "--otlp-endpoint file:///spans",
+            "--trace-ratio 2",
             "--ca-lifetime 8h --ca-overlap 1h",
             "--cert-check 1h",
         ] {

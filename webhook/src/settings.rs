@@ -52,6 +52,15 @@ pub enum Trust {
     Image,
 }
 
+/// Where sidecars send traces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Traces {
+    /// The OpenTelemetry collector's URL, for OTLP over gRPC.
+    pub endpoint: String,
+    /// Share of the actions that are traced where the agent says nothing about it, from 0 to 1.
+    pub ratio: String,
+}
+
 /// What one pod is injected with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -84,6 +93,8 @@ pub struct Settings {
     pub record_size: String,
     /// What the sidecar logs, unless the pod says otherwise.
     pub log_level: String,
+    /// Where sidecars send traces, if anywhere.
+    pub traces: Option<Traces>,
     /// Folders of the node that no opted-in pod may mount, nor a parent or a child of one.
     pub protected_paths: Vec<String>,
     /// What the names of the devices start with that a pod may ask for.
@@ -153,6 +164,7 @@ impl Default for Settings {
             memory: "128Mi".to_owned(),
             record_size: "1280Mi".to_owned(),
             log_level: "info".to_owned(),
+            traces: None,
             protected_paths: PROTECTED_PATHS.map(str::to_owned).to_vec(),
             devices: DEVICES.map(str::to_owned).to_vec(),
         }

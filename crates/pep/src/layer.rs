@@ -10,6 +10,7 @@ use http::{HeaderValue, Request, Response, Uri, request::Parts};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use tower::{Layer, Service};
+use tracing::{Instrument, Span};
 use writ_canonical::{CanonicalRequest, Limits, RawHead, Scheme, canonicalize};
 use writ_sae::{BodyDigest, Envelope, Unverified, fields, sae_hash};
 
@@ -20,7 +21,7 @@ use crate::receipt_body::{End, Finisher, ReceiptBody};
 use crate::receipts::{Draft, ReceiptBook, ReceiptSource};
 use crate::record::{Recorder, Refused};
 use crate::sender::{Peer, single};
-use crate::{Admitted, BoxFuture, Pep, Refusal};
+use crate::{Admitted, BoxFuture, Pep, Refusal, TRACE_TARGET};
 
 /// Any error.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -172,10 +173,20 @@ where
         let config = self.config.clone();
         Box::pin(async move {
             let decision_id = (config.decision_ids)();
+            // Whoever traces arrivals left a field for it in the span around this.
+            Span::current().record("decision.id", &decision_id);
             let (parts, body) = request.into_parts();
             let mut held = Held::Unread(body);
-            let ready = match config.check(&parts, &mut held).await {
-                Ok(checked) => config.record(checked, &decision_id).await,
+            let verifying = tracing::trace_span!(target: TRACE_TARGET, "verify");
+            let checked = config.check(&parts, &mut held).instrument(verifying);
+            let ready = match checked.await {
+                Ok(checked) => {
+                    let recording = tracing::trace_span!(target: TRACE_TARGET, "record");
+                    config
+                        .record(checked, &decision_id)
+                        .instrument(recording)
+                        .await
+                }
                 Err(refusal) => Err(refusal),
             };
             let ready = match ready {

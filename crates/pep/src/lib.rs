@@ -40,5 +40,9 @@ pub use replay::{RedbReplayStore, ReplayLimits, ReplayOpenError};
 pub use sender::Peer;
 pub use state::{ApprovalUse, ApprovalWindow, CallerState, CallerView, StateError};
 
+/// Target of the `tracing` spans of a request's stages, `verify` and `record`; they are of the most
+/// verbose level.
+pub const TRACE_TARGET: &str = "writ::trace";
+
 /// A boxed future, as the traits of this crate return it.
 pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tracing::Instrument;
 use writ_ledger::{Entry, Hold, Mode, Refused};
 use writ_policy::names::agent_key;
 use writ_policy::{AgentStatus, registration};
@@ -11,6 +12,7 @@ use super::claims::{self, Asked, Stamp, Stamping};
 use super::denied::{self, Denied, RecordedDenial};
 use super::{Evaluated, Gate, Released};
 use crate::parents::Lineage;
+use crate::traces::{self, stage};
 
 /// What is denied.
 #[derive(Clone, Copy)]
@@ -74,6 +76,7 @@ impl Gate {
             .inspect_err(|error| tracing::error!(%error, code = reason.code, "denial not recorded"))
             .ok();
         let decision_id = recorded.as_ref().map(|recorded| recorded.id.clone());
+        traces::decided(decision_id.as_deref().unwrap_or("-"), effect, &reason.code);
         tracing::info!(
             decision = decision_id.as_deref().unwrap_or("-"),
             capability = asked.map_or("-", |asked| asked.intent.capability.as_str()),
@@ -158,7 +161,7 @@ impl Gate {
             &circumstances,
             stamp,
         );
-        let denial = issue_denial(&claims, current.signer.as_ref())?;
+        let denial = stage!("sign").in_scope(|| issue_denial(&claims, current.signer.as_ref()))?;
         let certificate = match mode {
             Mode::Enforce => None,
             Mode::Observe => Some(
@@ -181,7 +184,8 @@ impl Gate {
             witness,
         }));
         let id = reservation.id().to_string();
-        self.log.append(reservation, entry).await?;
+        let appended = self.log.append(reservation, entry);
+        appended.instrument(stage!("append")).await?;
         Ok(RecordedDenial {
             id,
             seq,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use tracing::Instrument;
 use writ_catalog::Intent;
 use writ_ledger::{Enforced, Entry, Mode, Outcome, OutcomeResult, Unknown, UnknownCause};
 use writ_sae::{Compact, ReceiptClaims, SaeCertificate, Unverified, VerifyKey, issue_envelope};
@@ -14,6 +15,7 @@ use super::{Evaluated, Gate};
 use crate::body::{End, Observed};
 use crate::metrics::Stage;
 use crate::parents::Lineage;
+use crate::traces::{self, stage};
 
 /// An action that the policy allows and that was not released yet.
 #[must_use = "an allowed action is issued, or its budget is spent for nothing"]
@@ -101,6 +103,7 @@ impl Granted {
                 self.gate
                     .metrics
                     .decided(self.asked.intent.kind.as_str(), "allow", "allowed");
+                traces::decided(&released.decision_id, "allow", "allowed");
                 tracing::info!(
                     decision = released.decision_id,
                     capability = self.asked.intent.capability,
@@ -157,7 +160,8 @@ impl Granted {
             stamp,
         );
         // Every allow is signed for the record, also where the target takes no envelope.
-        let envelope = issue_envelope(&claims, current.signer.as_ref())?;
+        let envelope =
+            stage!("sign").in_scope(|| issue_envelope(&claims, current.signer.as_ref()))?;
         let certificate = SaeCertificate::of(current.signer.as_ref())
             .encode()
             .map_err(writ_sae::IssueError::Claims)?;
@@ -180,7 +184,10 @@ impl Granted {
             witness: Some(witness),
         }));
         let decision_id = reservation.id().to_string();
-        gate.log.append(reservation, entry).await?;
+        gate.log
+            .append(reservation, entry)
+            .instrument(stage!("append"))
+            .await?;
         gate.metrics.observe(Stage::Append, appending.elapsed());
         let stamped = self.asked.stamping == Stamping::Stamp;
         Ok(Released {

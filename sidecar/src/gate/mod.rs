@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use alloy_primitives::Address;
 use ring::rand::SecureRandom;
+use tracing::Instrument;
 use writ_canonical::BodyBinding;
 use writ_chain::clock::Clock;
 use writ_chain::{Age, HeadState, StateFeed};
@@ -30,6 +31,7 @@ use writ_sae::{Jti, LogRef, Settlement, StateAge};
 
 use crate::metrics::{Metrics, Stage};
 use crate::parents::{Lineage, OpenRequests};
+use crate::traces::stage;
 use claims::{Actor, Asked, Circumstances};
 use denying::Denying;
 
@@ -169,7 +171,8 @@ impl Gate {
     ) -> Result<Granted, Denied> {
         let lineage = self.open.lineage();
         let began = Instant::now();
-        let evaluated = match self.evaluate(&asked, binding, &lineage).await {
+        let evaluation = self.evaluate(&asked, binding, &lineage);
+        let evaluated = match evaluation.instrument(stage!("evaluate")).await {
             Ok(evaluated) => evaluated,
             Err(refusal) => {
                 let denied = Denying::Named(&asked);

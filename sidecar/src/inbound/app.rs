@@ -14,6 +14,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tower::Service;
+use tracing::Instrument;
 use writ_canonical::{Authority, Scheme};
 use writ_pep::{Admitted, LetThrough, PepBody};
 use writ_sae::fields;
@@ -21,6 +22,7 @@ use writ_sae::fields;
 use crate::body::{Body, BodyError};
 use crate::parents::OpenRequests;
 use crate::problem::Problem;
+use crate::traces::{Trace, stage};
 
 /// How long the application may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -88,8 +90,12 @@ impl App {
             )
         });
         parts.version = Version::HTTP_11;
+        let span = stage!("application");
+        if let Some(trace) = parts.extensions.remove::<Trace>() {
+            trace.pass_on(&span, &mut parts.headers);
+        }
         let request = Request::from_parts(parts, body);
-        match self.send(request).await {
+        match self.send(request).instrument(span).await {
             Ok(response) => {
                 let (mut parts, body) = response.into_parts();
                 remove_hop_by_hop(&mut parts.headers);

@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::{Layer, ServiceExt};
+use tracing::Instrument;
 use writ_canonical::Scheme;
 use writ_identity::{SvidSource, tls as svid_tls};
 use writ_pep::{Connection, Peer, PepLayer};
@@ -28,6 +29,7 @@ use crate::listen::Captured;
 use crate::metrics::Metrics;
 use crate::outbound::opaque;
 use crate::scrapes::{Outcome, Scrapes};
+use crate::traces::Trace;
 
 pub use app::App;
 pub use recorder::{GateRecorder, Receipts};
@@ -181,7 +183,10 @@ impl Inbound {
         let service = port.layer.layer(port.app.clone());
         let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
             request.extensions_mut().insert(known.clone());
-            service.clone().oneshot(request)
+            let trace = Trace::arrival(request.headers());
+            let span = trace.span().clone();
+            request.extensions_mut().insert(trace);
+            service.clone().oneshot(request).instrument(span)
         });
         let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
         builder

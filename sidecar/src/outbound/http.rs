@@ -5,24 +5,24 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST};
-use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use tracing::Instrument;
 use writ_canonical::CanonicalRequest;
 use writ_catalog::{Destination, Peer, UpstreamMode};
 use writ_ledger::OutcomeResult;
-use writ_sae::fields;
 
 use super::authority::authority_of;
 use super::connection::{AgentSide, Live, Outbound};
+use super::message::{passed_on, refused_by_pep, request};
 use super::understand::{Course, Outgoing, Refused, Route, Understood, idempotency};
-use crate::body::{self, Body, Watched};
+use crate::body::{self, Body};
 use crate::gate::claims::{Asked, Stamping, http_binding};
 use crate::gate::{Denied, Granted, Released, Sent};
 use crate::metrics::Stage;
-use crate::problem::REFUSAL;
 use crate::seen::Sight;
+use crate::traces::{Trace, stage};
 use crate::upstream::{self, Lease, Security, Target, UpstreamError, Version};
 
 /// How often an action whose connection had closed before a byte left is decided anew.
@@ -35,15 +35,30 @@ impl Outbound {
         request: Request<Incoming>,
         side: &AgentSide,
     ) -> Response<Body> {
+        let trace = Trace::action(request.headers());
+        let span = trace.span().clone();
+        self.answer_traced(request, side, trace)
+            .instrument(span)
+            .await
+    }
+
+    async fn answer_traced(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        side: &AgentSide,
+        trace: Trace,
+    ) -> Response<Body> {
         let began = Instant::now();
         let live = self.live.load_full();
         let version = request.version();
         let mut sight = sight(&request, side);
-        let answered = match self.understand(request, side, &live, &mut sight).await {
+        let understood = self.understand(request, side, &live, &mut sight);
+        let answered = match understood.instrument(stage!("classify")).await {
             Ok(understood) => {
                 self.metrics.observe(Stage::Classify, began.elapsed());
                 let mcp = understood.mcp.clone();
-                let carried = self.carry_out(understood, &live, version, began, &mut sight);
+                let carried =
+                    self.carry_out(understood, &live, (version, began), &mut sight, &trace);
                 carried.await.map_err(|denied| Refused { denied, mcp })
             }
             Err(refused) => Err(refused),
@@ -70,9 +85,9 @@ impl Outbound {
         self: &Arc<Self>,
         understood: Understood,
         live: &Live,
-        version: http::Version,
-        began: Instant,
+        (version, began): (http::Version, Instant),
         sight: &mut Sight,
+        trace: &Trace,
     ) -> Result<Response<Body>, Denied> {
         let Understood {
             course,
@@ -142,9 +157,11 @@ impl Outbound {
                 Outgoing::Whole(bytes) => body::full(bytes.clone()),
                 Outgoing::Stream(stream) => std::mem::replace(stream, body::full(Bytes::new())),
             };
-            let request = request(&canonical, &released, lease.version(), outgoing);
+            let mut request = request(&canonical, &released, lease.version(), outgoing);
+            let span = stage!("send");
+            trace.pass_on(&span, request.headers_mut());
             self.metrics.observe(Stage::Inline, began.elapsed());
-            let sending = lease.send(request);
+            let sending = lease.send(request).instrument(span);
             let sent = tokio::time::timeout(live.settings.response_timeout, sending).await;
             match sent {
                 Ok(upstream::Sent::Answered(response)) => {
@@ -220,7 +237,8 @@ impl Outbound {
     /// Connects for an allowed action and issues its envelope for that connection.
     async fn issued(&self, granted: Granted, target: &Target) -> Result<(Released, Lease), Denied> {
         let connecting = Instant::now();
-        let lease = match self.upstreams.connect(target).await {
+        let connection = self.upstreams.connect(target);
+        let lease = match connection.instrument(stage!("connect")).await {
             Ok(lease) => lease,
             Err(error) => {
                 let (code, status) = unreachable(&error);
@@ -323,111 +341,5 @@ fn unreachable(error: &UpstreamError) -> (&'static str, u16) {
         UpstreamError::Identity { .. } => ("target-identity", 502),
         UpstreamError::ConnectTimeout { .. } => ("target-timeout", 504),
         _ => ("target-unreachable", 502),
-    }
-}
-
-/// The request as it was decided, and nothing else of it.
-fn request(
-    canonical: &CanonicalRequest,
-    released: &Released,
-    version: http::Version,
-    body: Body,
-) -> Request<Body> {
-    let mut request = Request::new(body);
-    if let Ok(method) = Method::from_bytes(canonical.method.as_bytes()) {
-        *request.method_mut() = method;
-    }
-    *request.headers_mut() = canonical.header_map();
-    let authority = canonical.authority();
-    let uri = match version {
-        http::Version::HTTP_2 => format!(
-            "{}://{authority}{}",
-            canonical.scheme.as_str(),
-            canonical.path_and_query()
-        ),
-        _ => {
-            if let Ok(host) = HeaderValue::from_str(&authority) {
-                request.headers_mut().insert(HOST, host);
-            }
-            canonical.path_and_query()
-        }
-    };
-    // The canonical path was parsed from a URI, so it is one.
-    if let Ok(uri) = uri.parse() {
-        *request.uri_mut() = uri;
-    }
-    let headers = request.headers_mut();
-    headers.remove(CONTENT_LENGTH);
-    let stamps = [
-        (
-            fields::SAE,
-            released.envelope.as_ref().map(|sae| sae.as_str()),
-        ),
-        (
-            fields::SAE_DENIAL,
-            released.denial.as_ref().map(|denial| denial.as_str()),
-        ),
-        (fields::SAE_CERTIFICATE, released.certificate.as_deref()),
-    ];
-    for (name, value) in stamps {
-        if let Some(Ok(value)) = value.map(HeaderValue::from_str) {
-            headers.insert(name, value);
-        }
-    }
-    request
-}
-
-/// The response, streamed as it comes; when it ends, so does the action.
-fn passed_on(
-    response: Response<Incoming>,
-    released: Released,
-    proved: Option<Arc<upstream::Proved>>,
-) -> Response<Body> {
-    let refused = refused_by_pep(&response).is_some();
-    let (mut parts, body) = response.into_parts();
-    let receipt = parts
-        .headers
-        .remove(fields::SAE_RECEIPT)
-        .and_then(|value| value.to_str().ok().map(str::to_owned));
-    remove_hop_by_hop(&mut parts.headers);
-    if let Ok(id) = HeaderValue::from_str(&released.decision_id) {
-        parts.headers.insert("writ-decision", id);
-    }
-    let status = parts.status.as_u16();
-    let watched = Watched::new(body, move |seen, trailers| {
-        let final_receipt = trailers
-            .and_then(|trailers| trailers.get(fields::SAE_RECEIPT))
-            .and_then(|value| value.to_str().ok().map(str::to_owned));
-        let mut sent = Sent::answered(status, &seen, final_receipt.or(receipt));
-        if refused {
-            sent.result = OutcomeResult::Refused;
-        }
-        released.close(sent, proved.as_ref().map(|proved| &proved.peer));
-    });
-    Response::from_parts(parts, watched.map_err(Into::into).boxed())
-}
-
-/// The code with which the target's PEP refused; the application cannot make one, since whatever
-/// it answers bears a receipt.
-fn refused_by_pep<B>(response: &Response<B>) -> Option<&str> {
-    let headers = response.headers();
-    if headers.contains_key(fields::SAE_RECEIPT) {
-        return None;
-    }
-    headers.get(REFUSAL)?.to_str().ok()
-}
-
-/// Fields of a response that concern this connection only (RFC 9110, section 7.6.1).
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    for name in [
-        "connection",
-        "keep-alive",
-        "proxy-connection",
-        "transfer-encoding",
-        "upgrade",
-        "te",
-        "trailer",
-    ] {
-        headers.remove(name);
     }
 }

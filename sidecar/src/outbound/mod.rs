@@ -3,6 +3,7 @@
 mod authority;
 mod connection;
 mod http;
+mod message;
 pub(crate) mod opaque;
 mod understand;
 

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::listen::{self, Direction};
 use crate::probes::Probes;
 use crate::scrapes::Scrapes;
+use crate::traces;
 
 pub use error::RunError;
 use parts::Parts;
@@ -43,6 +44,9 @@ pub struct Args {
     /// The pod's own address, at which the application is probed and scraped.
     #[arg(long, env = "WRIT_POD_IP", value_name = "ADDRESS")]
     pub pod_ip: Option<std::net::IpAddr>,
+    /// Where traces go.
+    #[command(flatten)]
+    pub traces: traces::Args,
 }
 
 /// Runs until SIGTERM or SIGINT, then drains.

@@ -109,6 +109,10 @@ pub fn sidecar(settings: &Settings, overrides: &Overrides, declared: Declared) -
     ] {
         env.extend(value.map(|value| variable(name, value)));
     }
+    if let Some(traces) = &settings.traces {
+        env.push(variable("WRIT_OTLP_ENDPOINT", traces.endpoint.clone()));
+        env.push(variable("WRIT_TRACE_RATIO", traces.ratio.clone()));
+    }
     let admin = settings.ports.status;
     let id = i64::from(settings.uid);
     Container {
@@ -308,5 +312,38 @@ fn empty(name: &str, medium: Option<&str>, size: Option<&str>) -> Volume {
             size_limit: size.map(|size| Quantity(size.to_owned())),
         }),
         ..named(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Traces;
+
+    fn told(traces: Option<Traces>) -> Vec<(String, Option<String>)> {
+        let settings = Settings {
+            traces,
+            ..Settings::default()
+        };
+        let sidecar = sidecar(&settings, &Overrides::default(), Declared::default());
+        let told = sidecar.env.into_iter().flatten();
+        told.filter(|variable| variable.name.contains("OTLP") || variable.name.contains("TRACE"))
+            .map(|variable| (variable.name, variable.value))
+            .collect()
+    }
+
+    #[test]
+    fn sidecars_are_told_where_traces_go_where_there_is_a_place() {
+        assert_eq!(told(None), []);
+        let traces = Traces {
+            endpoint: "http://collector:4317".to_owned(),
+            ratio: "0.5".to_owned(),
+        };
+        let expected = [
+            ("WRIT_OTLP_ENDPOINT", "http://collector:4317"),
+            ("WRIT_TRACE_RATIO", "0.5"),
+        ];
+        let expected = expected.map(|(name, value)| (name.to_owned(), Some(value.to_owned())));
+        assert_eq!(told(Some(traces)), expected);
     }
 }
