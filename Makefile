@@ -7,7 +7,7 @@ CARGO_TARGET_DIR ?= $(CURDIR)/target
 export CARGO_TARGET_DIR
 BIN := $(CARGO_TARGET_DIR)/debug
 
-.PHONY: help bootstrap build demo test check bench fuzz soak e2e ci clean
+.PHONY: help bootstrap build demo test check bench fuzz soak e2e e2e-netpol ci clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,10 @@ soak: bootstrap ## long runs: fuzzing for ten minutes a target
 e2e: ## the tests on a real cluster with real SPIRE; as root, or with KUBECONFIG=...
 	@scripts/bootstrap e2e
 	e2e/run
+
+e2e-netpol: ## that a cluster's network enforces NetworkPolicies (KUBECONFIG=...; kind's does)
+	@scripts/bootstrap e2e
+	e2e/run --netpol
 
 ci: check test demo e2e ## what CI runs
 	@scripts/fuzz 5

@@ -23,8 +23,8 @@ pub use chain::{Chain, ChainSpec, ChainStatus, Contracts, EndpointStatus, Govern
 pub use crds::{GROUP, VERSION, crds, to_yaml};
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 pub use names::{
-    INJECT, INJECTED, INJECTED_VERSION, MANAGED_BY, OPERATOR, OPT_OUT, POLICY, config_map_name,
-    namespace_and_account, spiffe_id,
+    INJECT, INJECTED, INJECTED_VERSION, MANAGED_BY, OPERATOR, OPT_OUT, POLICY, SIDECAR,
+    config_map_name, namespace_and_account, spiffe_id,
 };
 pub use policy::{
     Agent, AgentPolicy, AgentPolicySpec, AgentPolicyStatus, CallerPolicy, Callers, InForce,

@@ -16,6 +16,7 @@
 mod chain;
 mod diagnosis;
 mod helm;
+mod metrics;
 mod peers;
 mod pods;
 mod stage;
@@ -24,6 +25,7 @@ mod world;
 
 pub use chain::Chain;
 pub use helm::helm;
+pub use metrics::metric;
 pub use peers::{agent_pod, peer_pod};
 pub use pods::{Pod, envelope, protected_header};
 pub use stage::{By, Options, Stage};

@@ -154,6 +154,19 @@ impl Stage {
             .await
     }
 
+    /// Sets the label of the agents' namespace that opts pods in, or takes it away.
+    pub async fn opt_in(&self, value: Option<&str>) {
+        let api: Api<Namespace> = Api::all(self.client());
+        let change = json!({"metadata": {"labels": {"writ.dev/inject": value}}});
+        api.patch(
+            &self.agents,
+            &PatchParams::default(),
+            &Patch::Merge(&change),
+        )
+        .await
+        .expect("a namespace that is labelled");
+    }
+
     /// Revokes the stage's agent on chain.
     pub async fn revoke(&self) {
         let line = [

@@ -11,6 +11,7 @@ mod acting;
 mod admission;
 mod capture;
 mod chart;
+mod coverage;
 mod disturbance;
 mod guide;
 mod lifecycle;

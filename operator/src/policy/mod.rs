@@ -7,6 +7,7 @@
 
 mod callers;
 mod controller;
+pub mod inventory;
 pub mod network;
 mod objects;
 pub mod select;

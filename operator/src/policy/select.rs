@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::core::{Selector, SelectorExt};
-use writ_api::{AgentPolicy, INJECTED, POLICY, namespace_and_account};
+use writ_api::{AgentPolicy, INJECTED, POLICY, SIDECAR, namespace_and_account};
 
 /// What counts of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,9 +41,16 @@ impl PodSeen {
                 .unwrap_or_else(|| "default".to_owned()),
             labels: pod.labels().clone(),
             policy: pod.annotations().get(POLICY).cloned(),
-            injected: pod.annotations().contains_key(INJECTED),
+            injected: pod.annotations().contains_key(INJECTED) && has_sidecar(pod),
         })
     }
+}
+
+/// Whether the sidecar's container is there: the annotation alone may be anybody's, on a pod that is
+/// older than its namespace's opting in.
+fn has_sidecar(pod: &Pod) -> bool {
+    let init = pod.spec.iter().flat_map(|spec| &spec.init_containers);
+    init.flatten().any(|container| container.name == SIDECAR)
 }
 
 /// What a policy claims.

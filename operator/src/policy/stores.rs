@@ -1,17 +1,19 @@
 //! Every AgentPolicy, and what counts of every pod, kept by watching.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Namespace, Pod};
+use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::mpsc;
 use writ_api::{AgentPolicy, INJECT};
 
+use super::inventory;
 use super::select::PodSeen;
 use crate::OperatorError;
 
@@ -25,6 +27,8 @@ pub struct Stores {
     pub policies: Store<AgentPolicy>,
     /// Every pod, without most of what it says.
     pub pods: Store<Pod>,
+    /// Namespaces that opt their pods in.
+    pub opted_in: Store<PartialObjectMeta<Namespace>>,
 }
 
 impl Stores {
@@ -55,34 +59,39 @@ impl Stores {
             .collect()
     }
 
-    /// Pods by namespace that ask for a sidecar by their label and have none.
+    /// Opted-in pods without a sidecar, by namespace.
     #[must_use]
-    pub fn unprotected(&self) -> std::collections::BTreeMap<String, i64> {
-        let mut found = std::collections::BTreeMap::new();
-        for pod in self.pods.state() {
-            let asks = pod.labels().get(INJECT).is_some_and(|v| v == "true");
-            if asks && PodSeen::of(&pod).is_some_and(|seen| !seen.injected) {
-                *found
-                    .entry(pod.namespace().unwrap_or_default())
-                    .or_insert(0) += 1;
-            }
-        }
-        found
+    pub fn unprotected(&self) -> BTreeMap<String, i64> {
+        let namespaces = self.opted_in.state();
+        let namespaces = namespaces
+            .iter()
+            .map(|namespace| {
+                (
+                    namespace.name_any(),
+                    inventory::is_lenient(namespace.labels()),
+                )
+            })
+            .collect();
+        let pods = self.pods.state();
+        inventory::unprotected(&namespaces, pods.iter().map(Arc::as_ref))
     }
 
-    /// Waits until both have seen the cluster once.
+    /// Waits until all have seen the cluster once.
     ///
     /// # Errors
     /// It took too long, or a watch ended.
     pub async fn ready(&self) -> Result<(), OperatorError> {
-        let both = async {
+        let all = async {
             self.policies.wait_until_ready().await?;
+            self.opted_in.wait_until_ready().await?;
             self.pods.wait_until_ready().await
         };
         let late = |what: &str| {
-            OperatorError::ChainNotReady(format!("watching pods and AgentPolicies: {what}"))
+            OperatorError::ChainNotReady(format!(
+                "watching pods, namespaces and AgentPolicies: {what}"
+            ))
         };
-        match tokio::time::timeout(FIRST, both).await {
+        match tokio::time::timeout(FIRST, all).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(late("the watch ended")),
             Err(_) => Err(late(
@@ -99,7 +108,22 @@ pub fn watch(
 ) -> (Stores, impl Future<Output = ()> + Send + 'static) {
     let (policies, policy_writer) = reflector::store();
     let (pods, pod_writer) = reflector::store();
-    let stores = Stores { policies, pods };
+    let (opted_in, namespace_writer) = reflector::store();
+    let stores = Stores {
+        policies,
+        pods,
+        opted_in,
+    };
+    let by_namespace = watcher(
+        Api::<PartialObjectMeta<Namespace>>::all(client.clone()),
+        watcher::Config::default().labels(&format!("{INJECT}=enabled")),
+    )
+    .default_backoff()
+    .reflect(namespace_writer)
+    .for_each(|seen| {
+        told("namespaces", seen);
+        futures::future::ready(())
+    });
     let by_policy = {
         let (stores, touched) = (stores.clone(), touched.clone());
         let mut known = std::collections::HashMap::new();
@@ -144,7 +168,7 @@ pub fn watch(
             })
     };
     let task = async move {
-        futures::join!(by_policy, by_pod);
+        futures::join!(by_policy, by_pod, by_namespace);
     };
     (stores, task)
 }
@@ -208,6 +232,7 @@ fn strip(pod: &mut Pod) {
         .take()
         .map(|spec| k8s_openapi::api::core::v1::PodSpec {
             service_account_name: spec.service_account_name,
+            init_containers: spec.init_containers.map(only_names),
             ..Default::default()
         });
     pod.status = pod
@@ -217,4 +242,12 @@ fn strip(pod: &mut Pod) {
             phase: status.phase,
             ..Default::default()
         });
+}
+
+fn only_names(containers: Vec<Container>) -> Vec<Container> {
+    let bare = |container: Container| Container {
+        name: container.name,
+        ..Default::default()
+    };
+    containers.into_iter().map(bare).collect()
 }
