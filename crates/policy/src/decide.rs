@@ -187,7 +187,7 @@ impl Case<'_> {
 }
 
 /// The reason as text: printable ASCII, then only zero bytes.
-fn reason_text(reason: B256) -> Option<String> {
+pub(crate) fn reason_text(reason: B256) -> Option<String> {
     let length = reason
         .iter()
         .position(|byte| *byte == 0)

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use alloy_primitives::{B256, U256};
+use alloy_primitives::{B256, U256, keccak256};
+use alloy_sol_types::SolValue;
 
 use super::document::{BodyBinding, Obligation, RuleDocument, RuleEffect, Ruleset};
 use super::value::{ParsedBudget, parse_amount, parse_budget, parse_digest, parse_time};
@@ -32,6 +33,14 @@ pub struct CompiledRule {
     pub capability: String,
     /// What the contract stores.
     pub rule: Rule,
+}
+
+impl CompiledRule {
+    /// What the contract calls this rule in its verdicts.
+    #[must_use]
+    pub fn key(&self) -> B256 {
+        keccak256((self.rule.agent, self.rule.capability).abi_encode())
+    }
 }
 
 /// All rules, ordered by agent and capability hash, so that the same rules give the same contract.

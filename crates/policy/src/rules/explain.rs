@@ -15,7 +15,7 @@ pub fn explain(compiled: &Compiled) -> String {
             rule.agent.clone(),
             rule.capability.clone(),
             effect(rule).to_owned(),
-            conditions(rule, compiled),
+            conditions(rule, compiled).join(", "),
             rule.name.clone(),
         ]);
     }
@@ -47,10 +47,11 @@ fn effect(rule: &CompiledRule) -> &'static str {
     }
 }
 
-fn conditions(compiled: &CompiledRule, all: &Compiled) -> String {
+/// The conditions of a rule in words, each by itself. A denial has none.
+pub fn conditions(compiled: &CompiledRule, all: &Compiled) -> Vec<String> {
     let rule = &compiled.rule;
     if rule.effect == Effect::Deny {
-        return String::new();
+        return Vec::new();
     }
     let amount = |value: U256| {
         let unit = all
@@ -119,7 +120,7 @@ fn conditions(compiled: &CompiledRule, all: &Compiled) -> String {
             .collect();
         parts.push(format!("obligations {}", set.join(", ")));
     }
-    parts.join(", ")
+    parts
 }
 
 fn time(seconds: u64) -> String {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! YAML ─▶ Ruleset::from_yaml ─▶ compile(names) ─▶ Compiled { rules } ─▶ init_code(approvals) ─▶ one contract
+//!                                                                            └─▶ Trial: the same contract, in-process
 //! ```
 //!
 //! What no rule allows is denied. For one action the contract looks for a rule of this agent, then for one of any
@@ -18,6 +19,7 @@ mod document;
 mod explain;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod value;
 
 pub use artifact::{ArtifactError, MAX_INIT_CODE, init_code};
@@ -25,7 +27,8 @@ pub use compile::{Compiled, CompiledRule, Names, compile};
 pub use document::{
     BodyBinding, Budget, Class, Obligation, OneOrMany, RuleDocument, RuleEffect, Ruleset,
 };
-pub use explain::explain;
+pub use explain::{conditions, explain};
+pub use trial::{Ruling, Trial, TrialError};
 pub use value::{format_amount, parse_amount};
 
 /// Longest accepted YAML, in bytes.
