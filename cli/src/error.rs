@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// Why a command failed. Printed to standard error; the exit code is 1.
+/// Why a command failed. Printed to standard error.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
     /// A file cannot be read or written.
@@ -19,6 +19,28 @@ pub enum CliError {
     /// An argument does not fit.
     #[error("{0}")]
     Argument(String),
+    /// The cluster cannot be used, or refuses.
+    #[error("{what}\n  {fix}")]
+    Cluster {
+        /// What went wrong.
+        what: String,
+        /// What to do about it.
+        fix: String,
+    },
+    /// The cluster cannot be reached.
+    #[error("{what}\n  {fix}")]
+    Unreachable {
+        /// What went wrong.
+        what: String,
+        /// What to do about it.
+        fix: String,
+    },
+    /// Rules cannot be tried.
+    #[error(transparent)]
+    Trial(#[from] writ_policy::rules::TrialError),
+    /// The policy contract gave no answer.
+    #[error(transparent)]
+    Evaluation(#[from] writ_policy::EvalError),
     /// A transaction or a deployment.
     #[error(transparent)]
     Chain(#[from] writ_chain::tx::TxError),

@@ -95,7 +95,7 @@ impl Place {
     }
 }
 
-fn open(path: &Path) -> Result<LogReader, CliError> {
+pub fn open(path: &Path) -> Result<LogReader, CliError> {
     let path = if path.is_dir() {
         path.join("log.redb")
     } else {
@@ -105,7 +105,7 @@ fn open(path: &Path) -> Result<LogReader, CliError> {
 }
 
 /// Every record from place `from` to the end, a page at a time.
-fn each(
+pub fn each(
     reader: &LogReader,
     from: u64,
     mut take: impl FnMut(u64, &[u8]) -> Result<(), CliError>,
@@ -124,7 +124,7 @@ fn each(
 }
 
 /// Unix milliseconds as RFC 3339.
-fn rfc3339(ms: u64) -> String {
+pub fn rfc3339(ms: u64) -> String {
     match UNIX_EPOCH.checked_add(Duration::from_millis(ms)) {
         // The year 9999 is the last that the format knows.
         Some(time) if ms < 253_402_300_800_000 => {

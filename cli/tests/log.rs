@@ -6,47 +6,27 @@
     clippy::indexing_slicing
 )]
 
+mod recorded;
+
 use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::Arc;
 
+use recorded::{keys, open, signer};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use writ_ledger::encoding::{from_base64url, to_base64url};
 use writ_ledger::tree::{Frontier, check_inclusion, leaf_index};
 use writ_ledger::{
-    CheckpointKey, Decision, Enforced, Entry, Hash, Log, LogId, LogOptions, Mode, Names, Outcome,
-    OutcomeResult, Record, StartSignature, record_hash,
+    CheckpointKey, Decision, Enforced, Entry, Hash, Log, LogId, Mode, Names, Outcome,
+    OutcomeResult, Record, record_hash,
 };
-use writ_sae::{Claims, Es256Signer, Signer, issue_envelope};
+use writ_sae::{Claims, Signer, issue_envelope};
 use zeroize::Zeroizing;
 
-const NOW: u64 = 1_800_000_000;
 const RECORDS: TableDefinition<u64, &[u8]> = TableDefinition::new("records");
 const NODES: TableDefinition<u64, &[u8; 32]> = TableDefinition::new("nodes");
 const CHECKPOINTS: TableDefinition<u64, &[u8]> = TableDefinition::new("checkpoints");
-
-fn keys() -> Value {
-    serde_json::from_str(include_str!("../../crates/sae/tests/vectors/keys.json")).unwrap()
-}
-
-fn base64(text: &str) -> Vec<u8> {
-    let url = text
-        .trim_end_matches('=')
-        .replace('+', "-")
-        .replace('/', "_");
-    from_base64url(&url).unwrap()
-}
-
-/// The SVID of the published vectors.
-fn signer() -> Es256Signer {
-    let keys = keys();
-    let agent = &keys["identities"]["agent"];
-    let secret = from_base64url(agent["jwk"]["d"].as_str().unwrap()).unwrap();
-    let chain = vec![base64(agent["certificate"].as_str().unwrap())];
-    Es256Signer::new(&Zeroizing::new(secret.try_into().unwrap()), chain).unwrap()
-}
 
 fn bundle(folder: &Path) -> String {
     let path = folder.join("ca.pem");
@@ -54,21 +34,6 @@ fn bundle(folder: &Path) -> String {
     let pem = format!("-----BEGIN CERTIFICATE-----\n{ca}\n-----END CERTIFICATE-----\n");
     std::fs::write(&path, pem).unwrap();
     format!("example.org={}", path.display())
-}
-
-fn open(folder: &Path, seed: u8) -> Log {
-    let key = CheckpointKey::from_seed(&Zeroizing::new([seed; 32]));
-    let options = LogOptions::new(LogId::from_random([3; 10]), key, "test 1");
-    let signer = signer();
-    let path = folder.join("log.redb");
-    Log::open(&path, options, Arc::new(|| NOW * 1000), |statement| {
-        Some(StartSignature {
-            alg: "ES256".into(),
-            chain: signer.certificate_chain().to_vec(),
-            value: signer.sign(statement).unwrap().to_vec(),
-        })
-    })
-    .unwrap()
 }
 
 fn allow(log: &LogId, seq: u64) -> Entry {

@@ -1,0 +1,9 @@
+//! `kubectl writ`: the same program under the name by which kubectl finds it.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    writ_cli::main().await
+}
