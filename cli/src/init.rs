@@ -67,10 +67,10 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
         None => None,
     };
     let facts = doctor::gather(&cluster, &args.system_namespace, None).await?;
-    if is_installed(&facts) {
+    if is_installed(&facts)? {
         note("Writ is installed already: nothing is installed");
     } else {
-        prerequisites(&facts, &args.set)?;
+        prerequisites(&facts, &args)?;
         install(&args, consent).await?;
     }
     let Some(namespace) = namespace else {
@@ -95,21 +95,26 @@ async fn existing(cluster: &Cluster, name: &str) -> Result<Namespace, CliError> 
     })
 }
 
-fn is_installed(facts: &doctor::Facts) -> bool {
+/// Where that may not be seen nothing is installed: helm would take other values for an upgrade.
+fn is_installed(facts: &doctor::Facts) -> Result<bool, CliError> {
     match &facts.mutating {
-        Looked::Seen(all) => all
+        Looked::Seen(all) => Ok(all
             .iter()
             .flat_map(|c| c.webhooks.iter().flatten())
-            .any(|w| w.name.ends_with(".writ.dev")),
-        Looked::Hidden { .. } => false,
+            .any(|w| w.name.ends_with(".writ.dev"))),
+        Looked::Hidden { what, fix } => Err(CliError::Cluster {
+            what: format!("whether Writ is installed cannot be told: {what}"),
+            fix: fix.clone(),
+        }),
     }
 }
 
 /// What must be there before Writ is.
-fn prerequisites(facts: &doctor::Facts, set: &[String]) -> Result<(), CliError> {
-    let own_spire = set.iter().any(|s| s == "spire.enabled=true");
-    let identities = matches!(facts.identities, Looked::Seen(Some(_)));
-    if !own_spire && !identities {
+fn prerequisites(facts: &doctor::Facts, args: &Args) -> Result<(), CliError> {
+    let says = ["spire.enabled=true", "spire.identities.enabled=false"];
+    // A file of values may say one of them.
+    let otherwise = !args.values.is_empty() || args.set.iter().any(|s| says.contains(&s.as_str()));
+    if !otherwise && matches!(facts.identities, Looked::Seen(None)) {
         return Err(CliError::Cluster {
             what: "there is no SPIRE with spire-controller-manager (no kind ClusterSPIFFEID), from which sidecars get \
                    their identity"

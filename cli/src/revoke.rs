@@ -292,7 +292,7 @@ async fn follow(
     if args.wait == Wait::None {
         return Ok(revocation);
     }
-    let until = Instant::now() + args.timeout;
+    let until = Instant::now().checked_add(args.timeout);
     let mut looks = tokio::time::interval(LOOK);
     let mut said = String::new();
     loop {
@@ -306,7 +306,7 @@ async fn follow(
         if is_unknown(&revocation) || (revoked && phase.is_some_and(|p| p >= args.wait.phase())) {
             return Ok(revocation);
         }
-        if Instant::now() >= until {
+        if until.is_some_and(|until| Instant::now() >= until) {
             return Ok(revocation);
         }
         looks.tick().await;

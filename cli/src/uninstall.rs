@@ -131,14 +131,14 @@ async fn close(
         cluster.delete::<AgentPolicy>(&namespace, &name).await?;
         note(&format!("AgentPolicy {namespace}/{name} is being deleted"));
     }
-    let until = Instant::now() + timeout;
+    let until = Instant::now().checked_add(timeout);
     let mut looks = tokio::time::interval(LOOK);
     loop {
         let left: Vec<AgentPolicy> = cluster.list(None).await?;
         let Some(waits) = left.first() else {
             return Ok(());
         };
-        if Instant::now() >= until {
+        if until.is_some_and(|until| Instant::now() >= until) {
             let place = format!(
                 "{}/{}",
                 waits.namespace().unwrap_or_default(),

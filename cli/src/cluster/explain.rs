@@ -140,12 +140,20 @@ pub fn api(server: &str, ask: &Ask, error: kube::Error) -> CliError {
     }
 }
 
+/// What the API server itself says, where an answer is not that of whom it was to be passed on to.
+pub fn status_message(answer: &str) -> Option<String> {
+    let status: Value = serde_json::from_str(answer).ok()?;
+    let is_status = status.get("kind").and_then(Value::as_str) == Some("Status");
+    let message = status.get("message").and_then(Value::as_str);
+    message.filter(|_| is_status).map(str::to_owned)
+}
+
 /// A right is missing.
 pub fn forbidden(ask: &Ask, message: &str) -> CliError {
     // Where the answer was asked for as it is, its message stands in a Status.
-    let status: Option<Value> = serde_json::from_str(message).ok();
-    let said = status.as_ref().and_then(|s| s.get("message")?.as_str());
-    let message = said.unwrap_or(message).lines().next().unwrap_or_default();
+    let said = status_message(message);
+    let message = said.as_deref().unwrap_or(message);
+    let message = message.lines().next().unwrap_or_default();
     let (verb, resource, place) = (ask.verb, &ask.resource, ask.place());
     cluster(
         format!("you may not {verb} {resource}{place}: {message}"),

@@ -7,20 +7,25 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
+use http_body_util::Limited;
 use k8s_openapi::NamespaceResourceScope;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tower::util::MapResponseLayer;
 
 use crate::error::CliError;
 use crate::progress::shown;
-pub use explain::Ask;
+pub use explain::{Ask, status_message};
 
 /// Objects asked for at once.
 const PAGE: u32 = 500;
+/// Most bytes of one answer: a page of objects of the largest size that etcd keeps is less.
+const MAX_ANSWER: usize = 1 << 30;
 /// Most pages of one list.
 const MAX_PAGES: usize = 400;
 
@@ -85,7 +90,11 @@ impl ClusterArgs {
         config.default_retry = false;
         let server = config.cluster_url.to_string();
         let namespace = config.default_namespace.clone();
-        let client = Client::try_from(config).map_err(|e| explain::client(&server, &e))?;
+        let builder = ClientBuilder::try_from(config).map_err(|e| explain::client(&server, &e))?;
+        let bounded = MapResponseLayer::new(|answer: http::Response<_>| {
+            answer.map(|body| Limited::new(body, MAX_ANSWER))
+        });
+        let client = builder.with_layer(&bounded).build();
         Ok(Cluster {
             client,
             server,

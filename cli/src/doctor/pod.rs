@@ -7,6 +7,7 @@ use writ_api::{AgentPolicy, INJECTED, INJECTED_VERSION};
 use super::cluster::clock;
 use super::finding::{Area, Finding};
 use super::gather::{Facts, Looked, PodFacts};
+use crate::cluster::status_message;
 use crate::status::{SIDECAR, account, config_map, of_pod};
 
 const INIT: &str = "writ-init";
@@ -47,7 +48,9 @@ pub fn check(seen: &PodFacts, facts: &Facts, into: &mut Vec<Finding>) {
     };
     policy(seen, facts, &mut area);
     events(&seen.events, &mut area);
-    if let Looked::Seen(answer) = &seen.ready {
+    if let Looked::Seen(answer) = &seen.ready
+        && status_message(&answer.text).is_none()
+    {
         let mut area = Area {
             name: "clock",
             into: area.into,
@@ -117,6 +120,13 @@ fn sidecar(seen: &PodFacts, namespace: &str, name: &str, area: &mut Area<'_>) {
         Some(answer) if answer.status == 200 => {
             area.ok("the sidecar has its identity, its state and its policy, and decides");
         }
+        Some(answer) if status_message(&answer.text).is_some() => area.warn(
+            format!(
+                "the API server cannot ask the sidecar: {}",
+                status_message(&answer.text).unwrap_or_default()
+            ),
+            format!("{logs}; a NetworkPolicy may keep the API server from its port 15820"),
+        ),
         Some(answer) if answer.status == 503 => {
             for line in answer.text.lines().filter(|l| !l.is_empty()).take(10) {
                 area.fail(format!("the sidecar is not ready: {line}"), logs.clone());

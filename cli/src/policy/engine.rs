@@ -52,7 +52,7 @@ impl Engine {
     /// With the salts of the cluster, so that its contract is the one that stands on chain.
     pub fn deployed(written: &Written, deployed: &Deployed) -> Result<Self, CliError> {
         let mut salts = invented(written);
-        salts.names = deployed.salt;
+        salts.names = deployed.salt.unwrap_or(salts.names);
         salts.agents.extend(deployed.agents.clone());
         Self::with(written, salts, deployed.approvals)
     }

@@ -36,8 +36,8 @@ pub struct Written {
 pub struct Deployed {
     /// The object.
     pub policy: AgentPolicy,
-    /// Salt of the names in its rules.
-    pub salt: [u8; 16],
+    /// Salt of the names in its rules, where a sidecar of it is configured.
+    pub salt: Option<[u8; 16]>,
     /// Salt of each agent.
     pub agents: BTreeMap<String, [u8; 16]>,
     /// Approval registry of its chain.
@@ -168,7 +168,7 @@ impl Deployed {
         let contracts = chain.and_then(|c| c.status).and_then(|s| s.contracts);
         let approvals = contracts.and_then(|c| c.approval_registry.parse().ok());
         let mut deployed = Self {
-            salt: [0; 16],
+            salt: None,
             agents: BTreeMap::new(),
             approvals: approvals.unwrap_or(Address::ZERO),
             catalogs: Vec::new(),
@@ -196,7 +196,7 @@ impl Deployed {
             hex::decode_to_array::<_, 16>(text).ok()
         };
         if let Some(salt) = salt("/agent/policySalt") {
-            self.salt = salt;
+            self.salt = Some(salt);
         }
         if let Some(salt) = salt("/agent/salt") {
             self.agents.insert(spiffe_id.to_owned(), salt);

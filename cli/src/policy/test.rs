@@ -321,7 +321,8 @@ fn standing(written: &Written, deployed: &Deployed, engine: &Engine) -> String {
     }
     let named = written.rules.rules.iter().map(|rule| rule.agent.as_str());
     let mut strangers = named.filter(|a| *a != "any" && !deployed.agents.contains_key(*a));
-    if let Some(stranger) = strangers.next() {
+    let nobody = deployed.salt.is_none().then_some("its agents");
+    if let Some(stranger) = strangers.next().or(nobody) {
         return format!(
             "version {version} is in force; whether it says the same cannot be told: no sidecar of {stranger} is \
              configured, whose salt is part of the contract{observe}"
@@ -348,11 +349,17 @@ fn refused_by_registry(deployed: Option<&Deployed>, answer: &mut Answer) {
         ),
         Some("paused") => ("agent-paused", "the guardian paused the agent"),
         Some("active") if paused => ("policy-paused", "the guardian paused the policy"),
-        _ => return,
+        Some("active") => return,
+        _ => (
+            "agent-unknown",
+            "the registry does not know the agent: it has no pod yet, or its registration is on its way; --policy FILE \
+             asks the rules alone",
+        ),
     };
     answer.decision = "deny";
     answer.reason = reason.to_owned();
     answer.why = why.to_owned();
+    answer.rule = None;
 }
 
 /// A reason of `RulePolicy` in a sentence.
