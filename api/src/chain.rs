@@ -29,13 +29,16 @@ use serde::{Deserialize, Serialize};
     validation = ("self.development || has(self.contracts)", "contracts: name the deployed contracts (writ chain deploy prints them), or set development: true and the operator deploys them"),
     validation = ("self.quorum <= size(self.endpoints)", "quorum: more than there are endpoints"),
     validation = ("!self.development || !(self.chainId in [1, 10, 56, 100, 137, 8453, 42161, 43114])", "development: this is the chain id of a public main net, and development keys are known to everybody"),
+    validation = ("!has(self.witnesses) || self.witnesses.needed <= size(self.witnesses.members)", "witnesses.needed: more than there are members"),
+    validation = ("!has(self.witnesses) || self.witnesses.needed * 2 > size(self.witnesses.members)", "witnesses.needed: must be more than half of the members, else two groups could each vouch for another chain"),
     validation = ("self.chainId == oldSelf.chainId", "chainId: cannot change; make another Chain"),
 )]
 pub struct ChainSpec {
     /// EIP-155 chain id. Every endpoint must serve it.
     #[schemars(range(min = 1, max = 9_007_199_254_740_991_i64))]
     pub chain_id: u64,
-    /// JSON-RPC endpoints, each of another operator. Sidecars read them too, until a relay serves them.
+    /// JSON-RPC endpoints, each of another operator. Where a relay serves the sidecars, it reads them; the sidecars do
+    /// while there is none.
     #[schemars(
         length(min = 1, max = 8),
         inner(length(min = 8, max = 2048), regex(pattern = r"^https?://[^\s]+$"))
@@ -48,6 +51,9 @@ pub struct ChainSpec {
     /// Which block decisions read.
     #[serde(default)]
     pub head: Head,
+    /// Head witnesses: who vouches for heads where a relay serves the sidecars. Without them no relay serves this chain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub witnesses: Option<Witnesses>,
     /// The deployed contracts. Required unless `development` is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contracts: Option<Contracts>,
@@ -59,6 +65,40 @@ pub struct ChainSpec {
     /// keys that everybody knows.
     #[serde(default)]
     pub development: bool,
+}
+
+/// Who vouches for heads, and how many of them must. Two of three is a good choice; one of one is for development.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Witnesses {
+    /// The witnesses, each reading another endpoint.
+    #[schemars(
+        length(min = 1, max = 8),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["spiffeId"])
+    )]
+    pub members: Vec<WitnessMember>,
+    /// How many of them must have signed a head: more than half.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 8))]
+    pub needed: u32,
+}
+
+/// One head witness.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WitnessMember {
+    /// Its SPIFFE ID.
+    #[schemars(
+        length(min = 16, max = 512),
+        regex(pattern = r"^spiffe://[a-z0-9._-]+/[A-Za-z0-9._/-]+$")
+    )]
+    pub spiffe_id: String,
+    /// Where the relay finds it: `host:port`.
+    #[schemars(
+        length(min = 3, max = 300),
+        regex(pattern = r"^([A-Za-z0-9.-]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}$")
+    )]
+    pub address: String,
 }
 
 /// Block that decisions read.

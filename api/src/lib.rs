@@ -19,7 +19,10 @@ mod policy;
 mod revocation;
 mod schema;
 
-pub use chain::{Chain, ChainSpec, ChainStatus, Contracts, EndpointStatus, Governance, Head, Keys};
+pub use chain::{
+    Chain, ChainSpec, ChainStatus, Contracts, EndpointStatus, Governance, Head, Keys,
+    WitnessMember, Witnesses,
+};
 pub use crds::{GROUP, VERSION, crds, to_yaml};
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 pub use names::{
@@ -31,4 +34,6 @@ pub use policy::{
     Inbound, InboundProtocol, Mode, Model, PodCount, PolicyRef, Queued, Record, Staleness, Tls,
     Transaction,
 };
-pub use revocation::{AgentRevocation, AgentRevocationSpec, AgentRevocationStatus, Phase};
+pub use revocation::{
+    AgentRevocation, AgentRevocationSpec, AgentRevocationStatus, Enforcement, Phase,
+};

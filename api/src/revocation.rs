@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
     printcolumn = r#"{"name":"Revoked","type":"string","jsonPath":".status.conditions[?(@.type==\"Revoked\")].status"}"#,
     printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#,
     printcolumn = r#"{"name":"Block","type":"integer","jsonPath":".status.block"}"#,
+    printcolumn = r#"{"name":"Sidecars","type":"string","jsonPath":".status.sidecars[*].enforcing"}"#,
     printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".spec.reason"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
@@ -72,6 +73,26 @@ pub struct AgentRevocationStatus {
     /// Who sent it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
+    /// How many sidecars refuse the agent, as each relay counts those that are connected to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 16),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["relay"])
+    )]
+    pub sidecars: Vec<Enforcement>,
+}
+
+/// How many of a relay's sidecars refuse a revoked agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Enforcement {
+    /// Name of the relay's pod.
+    #[schemars(length(min = 1, max = 253))]
+    pub relay: String,
+    /// Sidecars that said that they refuse the agent, because of the relay's notice or by the chain's proved state.
+    pub enforcing: u32,
+    /// Sidecars connected.
+    pub connected: u32,
 }
 
 /// How far a revocation has come.

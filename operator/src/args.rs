@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::leader::Timing;
-use crate::{NetworkPolicies, Settings};
+use crate::relay::args::RelayArgs;
+use crate::{NetworkPolicies, RelayAt, Settings};
 
 /// Operator of Writ: turns AgentPolicies into contracts and sidecar configuration, and
 /// AgentRevocations into transactions.
@@ -15,6 +16,8 @@ use crate::{NetworkPolicies, Settings};
     after_help = "Examples:
   writ-operator --trust-domain example.org                  inside the cluster
   KUBECONFIG=~/.kube/config writ-operator --trust-domain example.org --log-format text --keys ./keys
+  writ-operator --trust-domain example.org --role relay
+  writ-operator --trust-domain example.org --role witness --endpoint https://rpc.example --chain-id 84532
 
 Keys that a Chain names (spec.keys) are files of --keys, each with one secp256k1 key in hex.
 Over HTTP on --admin-listen: /healthz, /readyz, /metrics."
@@ -77,6 +80,9 @@ pub struct Args {
     /// How to log.
     #[arg(long, env = "WRIT_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
     pub log_format: LogFormat,
+    /// Relay and witness.
+    #[command(flatten)]
+    pub relaying: RelayArgs,
 }
 
 /// How to log.
@@ -115,6 +121,10 @@ impl Args {
             spire_socket: self.spire_socket.clone(),
             network_policies: self.network_policies,
             dns_namespace: self.dns_namespace.clone(),
+            relay: self.relaying.relay.as_ref().map(|address| RelayAt {
+                address: address.clone(),
+                spiffe_id: self.relaying.relay_id(&self.trust_domain, &self.namespace),
+            }),
         }
     }
 }
@@ -156,11 +166,31 @@ mod tests {
     }
 
     #[test]
+    fn sidecars_are_told_of_a_relay_only_where_one_is_named() {
+        let without = args("--trust-domain a").unwrap();
+        assert_eq!(without.settings().relay, None);
+        let with = args("--trust-domain a --relay writ-relay.writ-system.svc:15900").unwrap();
+        let relay = with.settings().relay.unwrap();
+        assert_eq!(relay.address, "writ-relay.writ-system.svc:15900");
+        assert_eq!(relay.spiffe_id, "spiffe://a/ns/writ-system/sa/writ-relay");
+    }
+
+    #[test]
+    fn a_witness_names_its_endpoint_and_its_chain() {
+        let bare = args("--trust-domain a --role witness").unwrap();
+        assert!(bare.relaying.watched().unwrap_err().contains("--endpoint"));
+        let line = "--trust-domain a --role witness --endpoint http://a:8545 --chain-id 1";
+        assert!(args(line).unwrap().relaying.watched().is_ok());
+    }
+
+    #[test]
     fn what_cannot_be_used_is_refused_with_the_flag() {
         for line in [
             "--trust-domain spiffe://example.org",
             "--trust-domain Example.org",
             "--trust-domain a --spire-socket ../agent.sock",
+            "--trust-domain a --relay writ-relay.writ-system.svc",
+            "--trust-domain a --role something",
         ] {
             assert!(args(line).is_err(), "{line}");
         }

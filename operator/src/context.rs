@@ -28,6 +28,17 @@ pub struct Settings {
     pub network_policies: NetworkPolicies,
     /// Namespace of the cluster's resolvers.
     pub dns_namespace: String,
+    /// The relay that sidecars are told of.
+    pub relay: Option<RelayAt>,
+}
+
+/// Where a relay is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayAt {
+    /// `host:port`.
+    pub address: String,
+    /// Its SPIFFE ID.
+    pub spiffe_id: String,
 }
 
 /// Whether a NetworkPolicy is kept for the pods of each AgentPolicy.

@@ -22,11 +22,13 @@ pub mod keys;
 pub mod leader;
 mod metrics;
 pub mod policy;
+pub mod relay;
 pub mod report;
 pub mod revocation;
 pub mod run;
 pub mod salts;
+pub mod witness;
 
-pub use context::{Context, NetworkPolicies, Settings};
+pub use context::{Context, NetworkPolicies, RelayAt, Settings};
 pub use error::OperatorError;
 pub use metrics::Metrics;

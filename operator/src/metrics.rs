@@ -29,6 +29,10 @@ pub struct Metrics {
     pub transactions: IntCounterVec,
     /// Revocations, by phase.
     pub revocations: IntGaugeVec,
+    /// A relay's or witness's numbers, by chain id and what they count.
+    pub relay: IntGaugeVec,
+    /// When the newest head was signed, unix seconds.
+    pub signed_at: IntGauge,
 }
 
 impl Metrics {
@@ -75,6 +79,15 @@ impl Metrics {
             )?,
             transactions: count("transactions_total", "Transactions", &["what", "outcome"])?,
             revocations: gauge("revocations", "AgentRevocations", &["phase"])?,
+            relay: gauge(
+                "relay",
+                "Numbers of a relay or witness: head, sidecars, accounts, slots, reads, slow, notices",
+                &["chain", "what"],
+            )?,
+            signed_at: IntGauge::new(
+                "signed_at_seconds",
+                "When the newest head was signed by enough witnesses",
+            )?,
             registry,
         };
         let registry = &metrics.registry;
@@ -88,6 +101,8 @@ impl Metrics {
         registry.register(Box::new(metrics.unprotected_pods.clone()))?;
         registry.register(Box::new(metrics.transactions.clone()))?;
         registry.register(Box::new(metrics.revocations.clone()))?;
+        registry.register(Box::new(metrics.relay.clone()))?;
+        registry.register(Box::new(metrics.signed_at.clone()))?;
         Ok(metrics)
     }
 

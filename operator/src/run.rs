@@ -17,7 +17,8 @@ use tokio::sync::mpsc;
 use crate::args::Args;
 use crate::keys::Keyring;
 use crate::leader::{Candidate, Timing};
-use crate::{Context, Metrics, OperatorError, admin, chain, policy, revocation};
+use crate::relay::args::Role;
+use crate::{Context, Metrics, OperatorError, admin, chain, policy, relay, revocation, witness};
 
 /// Name of the Lease.
 const LEASE: &str = "writ-operator";
@@ -45,6 +46,14 @@ pub enum RunError {
     /// Leadership ended. Another process acts now; this one starts again as a candidate.
     #[error("leadership lost: {0}")]
     LeadershipLost(String),
+    /// No SVID.
+    #[error(
+        "identity: {0}; check that the Workload API's socket is mounted and that an entry selects this pod"
+    )]
+    Identity(String),
+    /// A relay or witness does not start.
+    #[error("{0}")]
+    Relay(String),
     /// The cluster could not be watched.
     #[error(transparent)]
     Operator(#[from] OperatorError),
@@ -53,11 +62,19 @@ pub enum RunError {
     Ended(&'static str),
 }
 
-/// Runs until SIGTERM or SIGINT, or until leadership is lost.
+/// Runs in the role that `args` name until SIGTERM or SIGINT; as a controller also until leadership is lost.
 ///
 /// # Errors
 /// [`RunError`].
 pub async fn run(args: &Args) -> Result<(), RunError> {
+    match args.relaying.role {
+        Role::Controller => control(args).await,
+        Role::Relay => relay::run(args).await,
+        Role::Witness => witness::run(args).await,
+    }
+}
+
+async fn control(args: &Args) -> Result<(), RunError> {
     let timing = args.timing().map_err(RunError::Flags)?;
     let client = Client::try_default()
         .await
@@ -212,7 +229,7 @@ fn identity(args: &Args) -> Result<String, RunError> {
     Ok(format!("writ-operator-{}", hex::encode(random)))
 }
 
-async fn wait_for_signal() -> Result<(), RunError> {
+pub(crate) async fn wait_for_signal() -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signal)?;
     tokio::select! {

@@ -3,6 +3,8 @@
 //! A file is taken whole or not at all. The JSON Schema in `docs/schemas/sidecar.schema.json` is
 //! generated from these types.
 
+mod state;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -12,6 +14,8 @@ use alloy_primitives::Address;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
+
+pub use state::{Relay, State};
 
 /// Largest configuration file read, in bytes.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
@@ -29,6 +33,9 @@ pub struct Config {
     pub agent: Option<Agent>,
     /// The chain that holds the policy, and how its state is read.
     pub chain: Chain,
+    /// Where proved chain state comes from besides the chain's endpoints.
+    #[serde(default)]
+    pub state: State,
     /// The catalog file (YAML) of this agent. Absent for a pod that only receives.
     pub catalog: Option<PathBuf>,
     /// The record.
@@ -440,6 +447,7 @@ impl Config {
         if self.chain.staleness.fresh > self.chain.staleness.max {
             return refuse("chain.staleness.fresh is longer than chain.staleness.max".into());
         }
+        self.state.check().map_err(ConfigError::Contradiction)?;
         if self.agent.is_some() != self.catalog.is_some() {
             return refuse("agent and catalog go together: name both, or neither".into());
         }

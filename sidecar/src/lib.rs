@@ -19,6 +19,7 @@ pub mod outbound;
 pub mod parents;
 pub mod probes;
 pub mod problem;
+pub mod relay;
 pub mod run;
 pub mod scrapes;
 pub mod seen;

@@ -57,6 +57,8 @@ pub struct Metrics {
     pub head: IntGauge,
     /// Age of the newest proved head, in seconds.
     pub state_age: IntGauge,
+    /// 1 while a stream to the configured relay is open.
+    pub relay_connected: IntGauge,
     /// Decisions that had to wait for a slot never seen before.
     pub cold_slots: IntCounter,
     /// Size of the record, in records.
@@ -117,6 +119,10 @@ impl Metrics {
         let metrics = Self {
             head: gauge("writ_head_block", "Height of the newest proved head")?,
             state_age: gauge("writ_state_age_seconds", "Age of the newest proved head")?,
+            relay_connected: gauge(
+                "writ_relay_connected",
+                "1 while a stream to the relay is open; 0 without one, and where none is configured",
+            )?,
             cold_slots: counter(
                 "writ_cold_slot_waits_total",
                 "Decisions that waited for a slot never seen before",

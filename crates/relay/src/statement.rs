@@ -156,34 +156,40 @@ impl std::fmt::Debug for Witnesses {
     }
 }
 
+/// The witnesses, if so many of them can decide together: with half of them or fewer, two groups could each vouch for
+/// another chain.
+pub(crate) fn distinct(ids: &[String], needed: usize) -> Result<BTreeSet<String>, RelayError> {
+    let distinct: BTreeSet<String> = ids.iter().cloned().collect();
+    if distinct.len() != ids.len() {
+        return Err(RelayError::Settings(
+            "a witness is listed twice; each needs an identity of its own".to_owned(),
+        ));
+    }
+    for id in &distinct {
+        writ_identity::check_spiffe_id(id)?;
+    }
+    let all = distinct.len();
+    if needed > all || needed.saturating_mul(2) <= all {
+        return Err(RelayError::Settings(format!(
+            "{needed} of {all} witnesses must agree; give more than half of them, at most all"
+        )));
+    }
+    Ok(distinct)
+}
+
 impl Witnesses {
     /// `needed` of these SPIFFE IDs must sign, no more than `skew` seconds from now.
     ///
     /// # Errors
-    /// [`RelayError::Settings`]: none, more than there are, or an ID twice.
+    /// [`RelayError::Settings`]: no more than half of them, more than there are, or an ID twice.
     pub fn new(
         ids: &[String],
         needed: usize,
         skew: u64,
         chains: Arc<dyn ChainVerifier>,
     ) -> Result<Self, RelayError> {
-        let distinct: BTreeSet<String> = ids.iter().cloned().collect();
-        if distinct.len() != ids.len() {
-            return Err(RelayError::Settings(
-                "a witness is listed twice; each needs an identity of its own".to_owned(),
-            ));
-        }
-        for id in &distinct {
-            writ_identity::check_spiffe_id(id)?;
-        }
-        if needed == 0 || needed > distinct.len() {
-            return Err(RelayError::Settings(format!(
-                "{needed} of {} witnesses must agree; give 1 to that many",
-                distinct.len()
-            )));
-        }
         Ok(Self {
-            ids: distinct,
+            ids: distinct(ids, needed)?,
             needed,
             skew,
             chains,
@@ -258,5 +264,34 @@ impl Witnesses {
             needed: self.needed,
             reason,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn no_two_groups_of_witnesses_can_each_vouch_for_another_chain() {
+        let ids = |count: usize| -> Vec<String> {
+            let id = |n| format!("spiffe://example.org/ns/writ-system/sa/writ-witness-{n}");
+            (0..count).map(id).collect()
+        };
+        for count in 1..=8 {
+            for needed in 0..=9 {
+                let good = needed <= count && needed * 2 > count;
+                assert_eq!(
+                    distinct(&ids(count), needed).is_ok(),
+                    good,
+                    "{needed} of {count}"
+                );
+            }
+        }
+        assert!(distinct(&[], 0).is_err());
+        assert!(distinct(&ids(1), usize::MAX).is_err());
+        let twice = [ids(1), ids(1)].concat();
+        let error = distinct(&twice, 2).unwrap_err().to_string();
+        assert!(error.contains("listed twice"), "{error}");
     }
 }

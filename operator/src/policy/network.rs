@@ -61,17 +61,28 @@ impl Place {
     }
 }
 
-/// What the pods of a policy may reach: resolvers in `dns`, the chain's endpoints, the catalog's
-/// destinations. A name of one label is a Service of the pods' own namespace, `home`; a name of two
+/// Where things are that no catalog names.
+#[derive(Clone, Copy, Debug)]
+pub struct Places<'a> {
+    /// Namespace of the pods.
+    pub home: &'a str,
+    /// Namespace of the cluster's resolvers.
+    pub dns: &'a str,
+    /// The relay, `host:port`.
+    pub relay: Option<&'a str>,
+}
+
+/// What the pods of a policy may reach: resolvers, the relay, the chain's endpoints, the catalog's
+/// destinations. A name of one label is a Service of the pods' own namespace; a name of two
 /// (`service.namespace`) is taken for one outside, so that no Service is meant by accident.
 #[must_use]
 pub fn spec(
     policy: &AgentPolicySpec,
     chain: &ChainSpec,
     catalog: Option<&Catalog>,
-    home: &str,
-    dns: &str,
+    places: Places<'_>,
 ) -> Option<NetworkPolicySpec> {
+    let Places { home, dns, relay } = places;
     // What is only observed is not stopped here either. The object stays, so that enforcing needs
     // no new one.
     if policy.mode == Mode::Observe {
@@ -99,6 +110,10 @@ pub fn spec(
         let port = destination.upstream.port;
         wanted.insert((Place::of(&destination.host, home), port));
     }
+    let relay = relay.and_then(|at| at.rsplit_once(':'));
+    if let Some((host, Ok(port))) = relay.map(|(host, port)| (host, port.parse())) {
+        wanted.insert((Place::of(host, home), port));
+    }
     let resolvers = Place::Namespace(dns.to_owned());
     let mut egress = vec![json!({
         "to": resolvers.peers(),
@@ -124,6 +139,14 @@ mod tests {
         serde_json::from_value(json!({"chainId": 84532, "endpoints": endpoints})).unwrap()
     }
 
+    fn places(relay: Option<&str>) -> Places<'_> {
+        Places {
+            home: "shop",
+            dns: "kube-system",
+            relay,
+        }
+    }
+
     fn egress(endpoints: Value, host: Option<&str>) -> Vec<Value> {
         let mut document = policy().spec.catalog.unwrap();
         if let Some(host) = host {
@@ -134,8 +157,7 @@ mod tests {
             &policy().spec,
             &chain(endpoints),
             Some(&catalog),
-            "shop",
-            "kube-system",
+            places(None),
         )
         .unwrap();
         serde_json::to_value(spec).unwrap()["egress"]
@@ -150,8 +172,7 @@ mod tests {
             &policy().spec,
             &chain(json!(["http://10.0.0.7:8545"])),
             None,
-            "shop",
-            "kube-system",
+            places(None),
         )
         .unwrap();
         let value = serde_json::to_value(spec).unwrap();
@@ -166,6 +187,23 @@ mod tests {
         assert_eq!(
             egress[1]["ports"],
             json!([{"protocol": "TCP", "port": 8545}])
+        );
+    }
+
+    #[test]
+    fn the_relay_is_reached_at_its_port_too() {
+        let spec = spec(
+            &policy().spec,
+            &chain(json!(["http://10.0.0.7:8545"])),
+            None,
+            places(Some("writ-relay.writ-system.svc:15900")),
+        );
+        let egress = serde_json::to_value(spec.unwrap()).unwrap()["egress"].clone();
+        let to = |rule: &&Value| rule["ports"][0]["port"] == 15900;
+        let rule = egress.as_array().unwrap().iter().find(to).unwrap().clone();
+        assert_eq!(
+            rule["to"][0]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"],
+            "writ-system"
         );
     }
 
@@ -207,7 +245,7 @@ mod tests {
         let mut observed = policy().spec;
         observed.mode = Mode::Observe;
         let chain = chain(json!(["http://10.0.0.7:8545"]));
-        let spec = spec(&observed, &chain, None, "shop", "kube-system").unwrap();
+        let spec = spec(&observed, &chain, None, places(None)).unwrap();
         assert_eq!(serde_json::to_value(spec).unwrap()["egress"], json!([{}]));
     }
 

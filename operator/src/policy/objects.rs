@@ -32,7 +32,13 @@ pub(super) async fn fence(
     }
     let catalog = wanted.and_then(|w| Catalog::from_json(w.catalog.as_bytes()).ok());
     let dns = &context.settings.dns_namespace;
-    let spec = network::spec(&policy.spec, &chain.spec, catalog.as_ref(), namespace, dns);
+    let relay = context.settings.relay.as_ref().map(|r| r.address.as_str());
+    let places = network::Places {
+        home: namespace,
+        dns,
+        relay: relay.filter(|_| chain.spec.witnesses.is_some()),
+    };
+    let spec = network::spec(&policy.spec, &chain.spec, catalog.as_ref(), places);
     let api: Api<NetworkPolicy> = Api::namespaced(context.client.clone(), namespace);
     let name = config_map_name(&policy.name_any(), "egress");
     let there = api.get_opt(&name).await?;
@@ -99,6 +105,7 @@ pub(super) async fn configure(
             admitted,
             socket: &context.settings.spire_socket,
             trust_domain: &context.settings.trust_domain,
+            relay: context.settings.relay.as_ref(),
         };
         let data = match sidecar::data(&told) {
             Ok(data) => data,

@@ -7,6 +7,7 @@ use writ_api::{AgentPolicySpec, ChainSpec, Contracts, Head, InboundProtocol, Mod
 
 use super::Admitted;
 use super::want::{Invalid, Want, WantedAgent};
+use crate::RelayAt;
 
 /// Most bytes of a ConfigMap's data, with room for its metadata below the API server's 1 MiB.
 const MAX_BYTES: usize = 1_000_000;
@@ -37,6 +38,8 @@ pub struct Told<'a> {
     pub socket: &'a str,
     /// Trust domain.
     pub trust_domain: &'a str,
+    /// The relay, where there is one. It serves a chain that names witnesses.
+    pub relay: Option<&'a RelayAt>,
 }
 
 /// The data of the ConfigMap. JSON is YAML, and says of no salt that it is a number.
@@ -111,6 +114,9 @@ fn config(told: &Told<'_>) -> Value {
         config.insert("agent".to_owned(), section);
     }
     config.insert("chain".to_owned(), chain(told));
+    if let Some(relay) = relay(told) {
+        config.insert("state".to_owned(), json!({"relay": relay}));
+    }
     if told.catalog.is_some() {
         config.insert(
             "catalog".to_owned(),
@@ -155,6 +161,22 @@ fn chain(told: &Told<'_>) -> Value {
     );
     set(&mut chain, "staleness", Some(staleness));
     chain
+}
+
+fn relay(told: &Told<'_>) -> Option<Value> {
+    let (at, witnesses) = told.relay.zip(told.chain.witnesses.as_ref())?;
+    let ids: Vec<&str> = witnesses
+        .members
+        .iter()
+        .map(|member| member.spiffe_id.as_str())
+        .collect();
+    Some(json!({
+        "address": at.address,
+        "spiffeId": at.spiffe_id,
+        "witnesses": ids,
+        "needed": witnesses.needed,
+        "skew": format!("{}s", crate::relay::core::SKEW),
+    }))
 }
 
 fn outbound(told: &Told<'_>) -> Value {
@@ -223,7 +245,10 @@ mod tests {
 
     fn chain_spec() -> ChainSpec {
         serde_json::from_value(
-            json!({"chainId": 84532, "endpoints": ["http://rpc:8545"], "quorum": 1}),
+            json!({
+                "chainId": 84532, "endpoints": ["http://rpc:8545"], "quorum": 1,
+                "witnesses": {"members": [{"spiffeId": "spiffe://example.org/w", "address": "w:15910"}]},
+            }),
         )
         .unwrap()
     }
@@ -245,7 +270,12 @@ mod tests {
         want: Option<&Want>,
         admitted: &Admitted,
     ) -> Result<BTreeMap<String, String>, Invalid> {
+        let relay = RelayAt {
+            address: "writ-relay.writ-system.svc:15900".to_owned(),
+            spiffe_id: "spiffe://example.org/ns/writ-system/sa/writ-relay".to_owned(),
+        };
         data(&Told {
+            relay: Some(&relay),
             spec,
             chain: &chain_spec(),
             contracts: &contracts(),
@@ -318,6 +348,15 @@ mod tests {
                 .collect();
             assert!(errors.is_empty(), "{errors:?}\n{config:#}");
         }
+    }
+
+    #[test]
+    fn a_relay_is_told_of_with_the_chains_witnesses() {
+        let files = files(&full(), None, &Admitted::default()).unwrap();
+        let relay = &sidecar(&files)["state"]["relay"];
+        assert_eq!(relay["address"], "writ-relay.writ-system.svc:15900");
+        assert_eq!(relay["witnesses"], json!(["spiffe://example.org/w"]));
+        assert_eq!(relay["needed"], json!(1));
     }
 
     #[test]

@@ -50,6 +50,7 @@ async fn reconcile(
 
 async fn follow(revocation: &AgentRevocation, context: &Context) -> Result<Action, OperatorError> {
     let mut status = revocation.status.clone().unwrap_or_default();
+    status.sidecars.clear();
     let (key, done) = match key(revocation, context).await {
         Err(error) => (None, Err(error)),
         Ok(None) => (None, Ok(waits_for_key(revocation, context))),

@@ -66,6 +66,8 @@ pub fn status(
     let mut status = AgentRevocationStatus {
         observed_generation: Some(generation),
         agent_key: key.or_else(|| before.agent_key.clone()),
+        // The relays' to write, each its own.
+        sidecars: Vec::new(),
         ..before.clone()
     };
     let (truth, reason, message) = match seen {

@@ -87,6 +87,14 @@ impl Reason {
         }
     }
 
+    /// The agent was revoked a moment ago, says a relay. Until the chain says so too, or the notice's time is over.
+    pub(super) fn revoked_by_notice() -> Self {
+        Self::new(
+            "revocation-pushed",
+            "this agent was revoked a moment ago and may not act; the chain confirms it shortly",
+        )
+    }
+
     /// Proved state was not to be had.
     pub(super) fn of_chain(error: ChainError) -> Self {
         match &error {

@@ -114,6 +114,9 @@ impl Gate {
 
     /// The guardian's stop of this agent, as far as the newest proved state says.
     fn stopped(&self) -> Option<denied::Reason> {
+        if self.holds.refuses(self.identity.svid().spiffe_id()) {
+            return Some(denied::Reason::revoked_by_notice());
+        }
         let head = self.feed.current()?;
         let key = agent_key(&self.profile.salt, self.identity.svid().spiffe_id());
         let entry = registration(&head.snapshot, &self.registries, &key).ok()?;

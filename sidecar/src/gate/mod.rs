@@ -71,6 +71,7 @@ pub struct Gate {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) open: OpenRequests,
     pub(crate) identity: Arc<dyn SvidSource>,
+    pub(crate) holds: Arc<writ_relay::Holds>,
     pub(crate) session: String,
     witnesses: witness::Witnesses,
     unauthenticated: denied::Counts,
@@ -101,6 +102,8 @@ pub struct GateParts {
     pub open: OpenRequests,
     /// Our own SVID.
     pub identity: Arc<dyn SvidSource>,
+    /// Agents that are refused by notice.
+    pub holds: Arc<writ_relay::Holds>,
 }
 
 /// One evaluated action.
@@ -133,6 +136,7 @@ impl Gate {
             metrics: parts.metrics,
             open: parts.open,
             identity: parts.identity,
+            holds: parts.holds,
             session: hex::encode(session),
             witnesses: witness::Witnesses::default(),
             unauthenticated: denied::Counts::default(),
@@ -242,6 +246,9 @@ impl Gate {
             .current(now)
             .map_err(|error| denied::Reason::new("no-identity", error.to_string()))?
             .svid;
+        if self.holds.refuses(svid.spiffe_id()) {
+            return Err(denied::Reason::revoked_by_notice());
+        }
         let subject = action::Subject {
             profile: &self.profile,
             spiffe_id: svid.spiffe_id(),

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use writ_chain::{ChainError, HeadState, StateFeed};
 use writ_pep::{BoxFuture, CallerState, CallerView, StateError};
-use writ_policy::{Registries, registration};
+use writ_policy::{AgentStatus, Registries, registration};
+use writ_relay::Holds;
 
 /// How long a caller never seen before may take to be proved (design, section 5).
 const COLD_WAIT: Duration = Duration::from_millis(250);
@@ -14,17 +15,22 @@ const COLD_WAIT: Duration = Duration::from_millis(250);
 pub struct ProvedCallers {
     feed: Arc<StateFeed>,
     registries: Registries,
+    holds: Arc<Holds>,
 }
 
 impl ProvedCallers {
-    /// Callers that these registries know.
-    pub fn new(feed: Arc<StateFeed>, registries: Registries) -> Self {
-        Self { feed, registries }
+    /// Callers that these registries know, but those that are refused by notice.
+    pub fn new(feed: Arc<StateFeed>, registries: Registries, holds: Arc<Holds>) -> Self {
+        Self {
+            feed,
+            registries,
+            holds,
+        }
     }
 
     async fn read(&self, agent_key: [u8; 32]) -> Result<CallerView, StateError> {
         let read = |head: &HeadState| registration(&head.snapshot, &self.registries, &agent_key);
-        let (registration, head) =
+        let (mut registration, head) =
             self.feed
                 .evaluate(COLD_WAIT, read)
                 .await
@@ -32,6 +38,9 @@ impl ProvedCallers {
                     ChainError::TooOld(_) | ChainError::NoHead => StateError::Stale,
                     other => StateError::Unavailable(other.to_string()),
                 })?;
+        if self.holds.refuses_key(&agent_key) {
+            registration.status = AgentStatus::Revoked;
+        }
         Ok(CallerView {
             registration,
             block: head.number(),

@@ -27,6 +27,9 @@ pub enum RunError {
     /// No proved state.
     #[error("chain: {0}; check chain.endpoints, chain.quorum and the registry addresses")]
     Chain(#[from] writ_chain::ChainError),
+    /// The relay's settings cannot work.
+    #[error("relay: {0}; check state.relay")]
+    Relay(#[from] writ_relay::RelayError),
     /// The record cannot be opened.
     #[error("record: {0}; check record.directory and its volume")]
     Record(#[from] writ_ledger::LedgerError),

@@ -25,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::outbound::Outbound;
 use crate::parents::OpenRequests;
 use crate::probes::Probes;
+use crate::relay::Relays;
 use crate::scrapes::Scrapes;
 
 const STARTING: u8 = 0;
@@ -44,6 +45,7 @@ pub(super) struct Parts {
     pub(super) log: Log,
     identity: Arc<WorkloadApiSource>,
     feed: Arc<StateFeed>,
+    relays: Relays,
     clock: Arc<dyn Clock>,
     pep: make::PepParts,
     phase: AtomicU8,
@@ -63,10 +65,25 @@ impl Parts {
         let identity = Arc::new(make::identity(config).await?);
         let source: Arc<dyn SvidSource> = Arc::clone(&identity) as Arc<dyn SvidSource>;
         let log = make::log(config, &source, &clock)?;
-        let feed = make::feed(config, files, &source, &clock).await?;
+        let relays = Relays::new(config, Arc::clone(&source), Arc::clone(&clock));
+        let client = relays.first(config).await?;
+        let relay = client
+            .clone()
+            .map(|client| client as Arc<dyn writ_chain::Relay>);
+        let feed = make::feed(config, files, &source, &clock, relay).await?;
+        if let Some(client) = client {
+            relays.follow(config, client, &feed);
+        }
         let open = OpenRequests::default();
         let gate = Arc::new(make::gate(
-            config, &source, &log, &feed, &clock, &metrics, &open,
+            config,
+            &source,
+            &log,
+            &feed,
+            &clock,
+            &metrics,
+            &open,
+            &relays.holds,
         )?);
         gate.observe(config.mode == Mode::Observe);
         let resolver = Arc::new(make::resolver(config)?);
@@ -103,6 +120,7 @@ impl Parts {
             log,
             identity,
             feed,
+            relays,
             clock,
             pep,
             phase: AtomicU8::new(STARTING),
@@ -129,6 +147,9 @@ impl Parts {
             .map_err(|error| error.to_string())?;
         let source: Arc<dyn SvidSource> = Arc::clone(&self.identity) as Arc<dyn SvidSource>;
         let tls = make::inbound_tls(config, &source).map_err(|error| error.to_string())?;
+        self.relays
+            .reload(config, &self.feed)
+            .map_err(|error| error.to_string())?;
         self.outbound.live.store(Arc::new(live));
         self.inbound.ports.store(Arc::new(ports));
         self.inbound.tls.store(tls);
@@ -157,6 +178,8 @@ impl Parts {
         self.metrics
             .svid_expiry
             .set(expiry.try_into().unwrap_or(i64::MAX));
+        let connected = self.relays.connected() == Some(true);
+        self.metrics.relay_connected.set(connected.into());
         if let Some(head) = self.feed.current() {
             let number = head.snapshot.header().number;
             self.metrics.head.set(number.try_into().unwrap_or(i64::MAX));

@@ -59,7 +59,7 @@ pub(super) fn reload(path: &Path, running: &Config, parts: &Parts) -> Result<Con
     let config = Config::load(path).map_err(|error| error.to_string())?;
     if fixed(&config) != fixed(running) {
         return Err(
-            "identity, agent, chain, record, listen, interception and inbound ports take effect \
+            "identity, agent, chain, record, listen, revocation hold, interception and inbound ports take effect \
              at a restart; nothing of this file was taken"
                 .to_owned(),
         );
@@ -73,6 +73,7 @@ pub(super) fn reload(path: &Path, running: &Config, parts: &Parts) -> Result<Con
 fn fixed(config: &Config) -> Config {
     let mut fixed = config.clone();
     fixed.mode = crate::config::Mode::default();
+    fixed.state.relay = None;
     fixed.catalog = fixed.catalog.map(|_| PathBuf::new());
     fixed.callers = crate::config::Callers::default();
     fixed.outbound = crate::config::Outbound {

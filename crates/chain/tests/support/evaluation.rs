@@ -78,8 +78,11 @@ impl Chain {
     }
 
     pub async fn deploy(&self, name: &str, arguments: &[u8]) -> Address {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join(format!("../../contracts/artifacts/{name}.json"));
+        // Tests of crates at any depth use this file.
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut folders = here.ancestors().map(|a| a.join("contracts/artifacts"));
+        let folder = folders.find(|folder| folder.is_dir()).unwrap();
+        let path = folder.join(format!("{name}.json"));
         let artifact: serde_json::Value =
             serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
         let mut init = hex::decode(artifact["bytecode"].as_str().unwrap()).unwrap();
@@ -142,8 +145,12 @@ impl Chain {
     }
 
     pub async fn publish(&self, policy_id: B256, policy: Address) {
-        let code = self.provider.get_code_at(policy).await.unwrap();
         let catalog = B256::repeat_byte(0xca);
+        self.publish_with(policy_id, policy, catalog).await;
+    }
+
+    pub async fn publish_with(&self, policy_id: B256, policy: Address, catalog: B256) {
+        let code = self.provider.get_code_at(policy).await.unwrap();
         let call = publishCall {
             policyId: policy_id,
             policy,

@@ -24,7 +24,7 @@ use crate::limits::{
     KEEP_ALIVE, KEEP_ALIVE_TIMEOUT, MAX_NOTICES, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES,
     READS_PER_CONNECTION,
 };
-use crate::{Notice, RelayError, Witnesses, tls};
+use crate::{Notice, RelayError, Witnesses, statement, tls};
 use hub::{Hub, lock};
 use service::{Places, Service};
 use votes::Votes;
@@ -51,6 +51,28 @@ pub struct ChainSettings {
     pub needed: usize,
     /// How old a signature may be, in seconds.
     pub skew: u64,
+}
+
+impl ChainSettings {
+    /// Refuses witnesses that cannot decide together.
+    ///
+    /// # Errors
+    /// [`RelayError::Settings`], [`RelayError::Identity`].
+    pub fn check(&self) -> Result<(), RelayError> {
+        statement::distinct(&self.ids(), self.needed)?;
+        let addresses = self.witnesses.iter().map(|w| w.address.as_str());
+        if addresses.collect::<BTreeSet<_>>().len() != self.witnesses.len() {
+            return Err(RelayError::Settings(
+                "two witnesses have one address".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn ids(&self) -> Vec<String> {
+        let id = |witness: &WitnessAt| witness.spiffe_id.clone();
+        self.witnesses.iter().map(id).collect()
+    }
 }
 
 /// What a relay serves, and to whom.
@@ -228,23 +250,9 @@ fn follow(
     hub: Arc<Hub>,
     tasks: &mut JoinSet<()>,
 ) -> Result<(), RelayError> {
-    let ids: Vec<String> = settings
-        .witnesses
-        .iter()
-        .map(|w| w.spiffe_id.clone())
-        .collect();
+    settings.check()?;
     let bundles = Arc::new(CurrentBundles::new(Arc::clone(source)));
-    let witnesses = Witnesses::new(&ids, settings.needed, settings.skew, bundles)?;
-    let addresses: BTreeSet<&str> = settings
-        .witnesses
-        .iter()
-        .map(|w| w.address.as_str())
-        .collect();
-    if addresses.len() != settings.witnesses.len() {
-        return Err(RelayError::Settings(
-            "two witnesses have one address".to_owned(),
-        ));
-    }
+    let witnesses = Witnesses::new(&settings.ids(), settings.needed, settings.skew, bundles)?;
     let votes = Arc::new(Mutex::new(Votes::new(hub.chain_id, witnesses)));
     let voted = Arc::new(watch::Sender::new(0));
     for witness in &settings.witnesses {

@@ -22,6 +22,7 @@ use writ_pep::{
     RedbReplayStore, ReplayLimits,
 };
 use writ_policy::Registries;
+use writ_relay::Holds;
 use writ_sae::{Kind, ReplayStore};
 
 use super::super::RunError;
@@ -125,6 +126,7 @@ pub(super) async fn feed(
     files: &Files,
     source: &Arc<dyn SvidSource>,
     clock: &Arc<dyn Clock>,
+    relay: Option<Arc<dyn writ_chain::Relay>>,
 ) -> Result<Arc<StateFeed>, RunError> {
     let mut chain = ChainConfig::new(config.chain.endpoints.clone(), registries(config));
     chain.quorum = config.chain.quorum;
@@ -136,9 +138,10 @@ pub(super) async fn feed(
     chain.fresh = config.chain.staleness.fresh;
     chain.max_stale = config.chain.staleness.max;
     let warm = crate::gate::warm::set(config, files.catalog.as_deref(), source.svid().spiffe_id());
-    Ok(StateFeed::start(chain, Arc::clone(clock), warm).await?)
+    Ok(StateFeed::start_with(chain, Arc::clone(clock), warm, relay).await?)
 }
 
+#[allow(clippy::too_many_arguments, reason = "each is one shared part")]
 pub(super) fn gate(
     config: &Config,
     source: &Arc<dyn SvidSource>,
@@ -147,6 +150,7 @@ pub(super) fn gate(
     clock: &Arc<dyn Clock>,
     metrics: &Arc<Metrics>,
     open: &OpenRequests,
+    holds: &Arc<Holds>,
 ) -> Result<Gate, RunError> {
     let agent = config.agent.as_ref();
     let profile = Profile {
@@ -168,6 +172,7 @@ pub(super) fn gate(
         metrics: Arc::clone(metrics),
         open: open.clone(),
         identity: Arc::clone(source),
+        holds: Arc::clone(holds),
     })
     .map_err(|_| RunError::NoRandomness)
 }
@@ -329,7 +334,11 @@ impl PepParts {
         let time = Arc::clone(clock);
         Ok(Self {
             source: Arc::clone(source),
-            callers: Arc::new(ProvedCallers::new(Arc::clone(feed), registries(config))),
+            callers: Arc::new(ProvedCallers::new(
+                Arc::clone(feed),
+                registries(config),
+                Arc::clone(&gate.holds),
+            )),
             replay: Arc::new(replay),
             recorder: Arc::new(GateRecorder {
                 log: log.clone(),

@@ -1,0 +1,391 @@
+//! A real sidecar that follows a relay: real processes and SVIDs, a real chain, mutual TLS on loopback.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+#[path = "../../crates/chain/tests/support/evaluation.rs"]
+mod evaluation;
+#[path = "../../crates/chain/tests/support/liar.rs"]
+mod liar;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::Arc;
+use std::time::Duration;
+
+use alloy_primitives::{Address, B256};
+use evaluation::Chain;
+use liar::Liar;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use writ_catalog::Catalog;
+use writ_chain::{ChainConfig, Clock, SystemClock};
+use writ_dev_issuer::Issuer;
+use writ_identity::tls::Authorize;
+use writ_identity::{SvidSource, WorkloadApiSource};
+use writ_policy::names::agent_key;
+use writ_policy::testing::{allowing, verdict_contract};
+use writ_relay::{
+    ChainSettings, Enforced, Notice, RelayServer, ServerSettings, Witness, WitnessAt,
+    WitnessSettings,
+};
+
+const DOMAIN: &str = "relay.test";
+const POLICY: Address = Address::repeat_byte(0xc3);
+const WITNESSES: usize = 3;
+const NEEDED: usize = 2;
+const SALT: [u8; 16] = [0x0a; 16];
+/// Longer than anything that is waited for takes, however busy the machine.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+const CATALOG: &str = "\
+version: 1
+name: relayed
+destinations:
+  - name: bank
+    host: bank.example
+    port: 80
+    peer: unverified
+    upstream: {mode: plain}
+    agent_tls: originate
+    envelope: withhold
+    pep: none
+entries:
+  - name: sign-payout
+    destination: bank
+    protocol: custom
+    capability: payouts.sign
+    class: internal
+";
+
+fn id(account: &str) -> String {
+    format!("spiffe://{DOMAIN}/ns/writ-system/sa/{account}")
+}
+
+/// A chain, an issuer of SVIDs, witnesses, each with an endpoint of its own, and a relay.
+struct World {
+    chain: Chain,
+    folder: tempfile::TempDir,
+    _issuer: Issuer,
+    witnesses: Vec<Witness>,
+    /// Those of the witnesses, the relay's, the sidecar's.
+    endpoints: Vec<Liar>,
+    relay: Option<RelayServer>,
+    address: SocketAddr,
+}
+
+impl World {
+    async fn start() -> Self {
+        let chain = Chain::start().await;
+        let folder = tempfile::tempdir().unwrap();
+        let mut accounts = vec!["agent".to_owned(), "writ-relay".to_owned()];
+        accounts.extend((0..WITNESSES).map(witness));
+        let issuer = issue(folder.path(), &accounts).await;
+        let mut endpoints = Vec::new();
+        for _ in 0..WITNESSES + 2 {
+            endpoints.push(Liar::start(chain.url(), Arc::clone(&chain.quiet)).await);
+        }
+        let mut world = Self {
+            chain,
+            folder,
+            _issuer: issuer,
+            witnesses: Vec::new(),
+            endpoints,
+            relay: None,
+            address: "127.0.0.1:0".parse().unwrap(),
+        };
+        for n in 0..WITNESSES {
+            let settings = WitnessSettings {
+                chain: world.reading(n),
+                listen: "127.0.0.1:0".parse().unwrap(),
+                relays: BTreeSet::from([id("writ-relay")]),
+            };
+            let source = world.source(&witness(n)).await;
+            let witness = Witness::start(settings, source, clock()).await.unwrap();
+            world.witnesses.push(witness);
+        }
+        world.start_relay().await;
+        world
+    }
+
+    /// Starts the relay at the address of before, whose port is free a moment after it was dropped.
+    async fn start_relay(&mut self) {
+        let at = |(n, one): (usize, &Witness)| WitnessAt {
+            spiffe_id: id(&witness(n)),
+            address: one.address().to_string(),
+        };
+        let settings = ServerSettings {
+            listen: self.address,
+            chains: vec![ChainSettings {
+                chain: self.reading(WITNESSES),
+                witnesses: self.witnesses.iter().enumerate().map(at).collect(),
+                needed: NEEDED,
+                skew: 10,
+            }],
+            authorize: Authorize::TrustDomain(DOMAIN.to_owned()),
+            max_connections: 8,
+            max_streams_per_id: 8,
+        };
+        let source = self.source("writ-relay").await;
+        let starting = async {
+            loop {
+                let started = RelayServer::start(settings.clone(), Arc::clone(&source), clock());
+                if let Ok(relay) = started.await {
+                    return relay;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let relay = tokio::time::timeout(PATIENCE, starting).await.unwrap();
+        self.address = relay.address();
+        self.relay = Some(relay);
+    }
+
+    /// As whoever reads only this endpoint is configured.
+    fn reading(&self, endpoint: usize) -> ChainConfig {
+        let endpoints = vec![self.endpoints[endpoint].url()];
+        ChainConfig {
+            poll: Duration::from_millis(100),
+            ..ChainConfig::new(endpoints, self.chain.registries)
+        }
+    }
+
+    /// The sidecar's own endpoint.
+    fn own(&self) -> &Liar {
+        self.endpoints.last().unwrap()
+    }
+
+    async fn source(&self, account: &str) -> Arc<dyn SvidSource> {
+        let socket = self.folder.path().join(format!("{account}.sock"));
+        let source = WorkloadApiSource::connect(&socket.to_string_lossy()).await;
+        Arc::new(source.unwrap())
+    }
+
+    /// Waits until the sidecar has a block that is mined now.
+    async fn mined(&self, sidecar: &Sidecar) {
+        self.chain.mine().await;
+        let wanted = self.chain.head().await.number;
+        eventually("the sidecar has the newest head", async || {
+            sidecar.metric("writ_head_block").await >= wanted
+        })
+        .await;
+    }
+}
+
+fn witness(n: usize) -> String {
+    format!("writ-witness-{n}")
+}
+
+fn clock() -> Arc<dyn Clock> {
+    Arc::new(SystemClock::new())
+}
+
+/// A socket for each service account, given to it alone.
+async fn issue(folder: &Path, accounts: &[String]) -> Issuer {
+    let socket = |account: &String| {
+        let path = folder.join(format!("{account}.sock"));
+        json!({"path": path, "workloads": [{"spiffe_id": id(account)}]})
+    };
+    let sockets: Vec<Value> = accounts.iter().map(socket).collect();
+    let config = json!({"trustDomains": [{"name": DOMAIN}], "sockets": sockets});
+    let config = writ_dev_issuer::Config::from_yaml(&config.to_string()).unwrap();
+    writ_dev_issuer::serve(config).await.unwrap()
+}
+
+struct Sidecar {
+    process: Child,
+    admin: u16,
+    api: u16,
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Sidecar {
+    /// A sidecar of the agent, with the world's relay.
+    async fn start(world: &World) -> Self {
+        let folder = world.folder.path();
+        let catalog = folder.join("catalog.yaml");
+        std::fs::write(&catalog, CATALOG).unwrap();
+        let hash = Catalog::from_yaml(CATALOG).unwrap().hash();
+        let key = B256::from(agent_key(&SALT, &id("agent")));
+        let chain = &world.chain;
+        chain.set_code(POLICY, &verdict_contract(&allowing())).await;
+        let policy_id = chain.install(key, POLICY).await;
+        chain.publish_with(policy_id, POLICY, hash.into()).await;
+        let ports = free_ports().await;
+        let [outbound, inbound, admin, api, dns] = ports;
+        let registries = &chain.registries;
+        let witnesses: Vec<String> = (0..WITNESSES).map(|n| id(&witness(n))).collect();
+        let config = json!({
+            "identity": {"workloadApi": folder.join("agent.sock")},
+            "agent": {"salt": hex::encode(SALT), "policySalt": hex::encode(SALT), "model": "ab".repeat(32)},
+            "chain": {
+                "chainId": registries.chain_id,
+                "endpoints": [world.own().url()],
+                "agentRegistry": registries.agents,
+                "policyRegistry": registries.policies,
+                "anchor": registries.policies,
+                "poll": "200ms",
+            },
+            "state": {"relay": {
+                "address": world.address.to_string(),
+                "spiffeId": id("writ-relay"),
+                "witnesses": witnesses,
+                "needed": NEEDED,
+            }},
+            "catalog": catalog,
+            "record": {"directory": folder.join("record")},
+            "listen": {"outbound": outbound, "inbound": inbound, "admin": admin, "api": api, "dns": dns},
+        });
+        let file = folder.join("sidecar.yaml");
+        std::fs::write(&file, config.to_string()).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_writ-sidecar"));
+        command.arg("run").arg("--config").arg(file);
+        let sidecar = Self {
+            process: command.spawn().unwrap(),
+            admin,
+            api,
+        };
+        eventually("the sidecar is ready", async || {
+            sidecar.asks("/readyz").await.is_some_and(|(s, _)| s == 200)
+        })
+        .await;
+        sidecar
+    }
+
+    async fn asks(&self, path: &str) -> Option<(u16, String)> {
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        say(self.admin, &request).await
+    }
+
+    async fn metric(&self, name: &str) -> u64 {
+        let (_, text) = self.asks("/metrics").await.unwrap();
+        let line = text
+            .lines()
+            .find_map(|l| l.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap().parse().unwrap()
+    }
+
+    /// Asks for an action: the status, and the code of a refusal.
+    async fn acts(&self) -> (u16, String) {
+        let action = json!({"capability": "payouts.sign", "target": "http://bank.example/payouts", "params": {}});
+        let body = action.to_string();
+        let request = format!(
+            "POST /v1/actions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n\
+             Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let (status, answer) = say(self.api, &request).await.unwrap();
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        let code = answer["code"].as_str().unwrap_or_default().to_owned();
+        (status, code)
+    }
+}
+
+/// Says an HTTP request: status and body of the answer, unless nobody listens yet.
+async fn say(port: u16, request: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+    stream.write_all(request.as_bytes()).await.ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+}
+
+async fn free_ports() -> [u16; 5] {
+    let mut listeners = Vec::new();
+    for _ in 0..5 {
+        listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
+    }
+    let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
+    let ports: Vec<u16> = listeners.iter().map(port).collect();
+    ports.try_into().unwrap()
+}
+
+/// Waits until this holds.
+async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let wait = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let waited = tokio::time::timeout(PATIENCE, wait).await;
+    assert!(waited.is_ok(), "never came about: {what}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sidecar_whose_endpoints_are_all_down_starts_follows_and_acts_by_its_relay() {
+    let world = World::start().await;
+    world.own().go_down();
+    let sidecar = Sidecar::start(&world).await;
+    assert_eq!(sidecar.metric("writ_relay_connected").await, 1);
+    for _ in 0..3 {
+        world.mined(&sidecar).await;
+        assert_eq!(sidecar.acts().await, (200, String::new()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sidecar_reads_its_endpoints_while_its_relay_is_down_and_takes_it_up_again() {
+    let mut world = World::start().await;
+    let sidecar = Sidecar::start(&world).await;
+    world.relay = None;
+    eventually("the relay is missed", async || {
+        sidecar.metric("writ_relay_connected").await == 0
+    })
+    .await;
+    world.own().take_seen();
+    world.mined(&sidecar).await;
+    assert!(!world.own().take_seen().is_empty());
+    assert_eq!(sidecar.acts().await, (200, String::new()));
+    world.start_relay().await;
+    eventually("the relay is found", async || {
+        sidecar.metric("writ_relay_connected").await == 1
+    })
+    .await;
+    world.own().go_down();
+    world.mined(&sidecar).await;
+    assert_eq!(sidecar.acts().await, (200, String::new()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pushed_revocation_is_enforced_although_the_chain_knows_nothing_of_it() {
+    let world = World::start().await;
+    let sidecar = Sidecar::start(&world).await;
+    assert_eq!(sidecar.acts().await, (200, String::new()));
+    let relay = world.relay.as_ref().unwrap();
+    let chain_id = world.chain.registries.chain_id;
+    relay.set_notices(
+        chain_id,
+        vec![Notice {
+            id: "9f1c".to_owned(),
+            spiffe_id: id("agent"),
+            agent_key: None,
+            issued_at: clock().unix_seconds(),
+        }],
+    );
+    let all = Enforced {
+        enforcing: 1,
+        connected: 1,
+    };
+    eventually("the sidecar says that it enforces it", async || {
+        relay.enforced(chain_id, "9f1c") == all
+    })
+    .await;
+    assert_eq!(sidecar.acts().await, (403, "revocation-pushed".to_owned()));
+    world.mined(&sidecar).await;
+    assert_eq!(sidecar.acts().await, (403, "revocation-pushed".to_owned()));
+}
