@@ -45,6 +45,52 @@ before has as its first, so that pods admitted while the webhook's pods are repl
 {{- .Values.spire.socket.kind | default (ternary "hostPath" "csi" .Values.spire.enabled) -}}
 {{- end }}
 
+{{/* Endpoints of the head witnesses of the Chain that is made here, as JSON. */}}
+{{- define "writ.witnessed" -}}
+{{- if .Values.devChain.enabled -}}
+{{ list (printf "http://writ-devchain.%s.svc.%s:8545" .Release.Namespace .Values.clusterDomain) | toJson }}
+{{- else -}}
+{{ .Values.chain.witnesses.endpoints | default .Values.chain.endpoints | toJson }}
+{{- end -}}
+{{- end }}
+
+{{/* How many of them must agree. */}}
+{{- define "writ.needed" -}}
+{{ .Values.chain.witnesses.needed | default (add1 (div (include "writ.witnessed" . | fromJsonArray | len) 2)) }}
+{{- end }}
+
+{{/* Not empty where a relay serves the Chain that is made here. */}}
+{{- define "writ.relayed" -}}
+{{- if and .Values.relay.enabled (or .Values.devChain.enabled .Values.chain.chainId) }}true{{ end -}}
+{{- end }}
+
+{{/* Namespace of relay and witnesses: the release's, where the socket comes by CSI. hostPath takes a namespace that is
+not `restricted`. */}}
+{{- define "writ.relayNamespace" -}}
+{{- $own := ternary .Release.Namespace "writ-relay" (eq (include "writ.socketKind" .) "csi") -}}
+{{ .Values.relay.namespace | default $own }}
+{{- end }}
+
+{{- define "writ.relayAddress" -}}
+writ-relay.{{ include "writ.relayNamespace" . }}.svc.{{ .Values.clusterDomain }}:15900
+{{- end }}
+
+{{/* SPIFFE ID of a service account of relay or witness. (list root account) */}}
+{{- define "writ.relayId" -}}
+{{- $root := index . 0 -}}
+spiffe://{{ $root.Values.spire.trustDomain }}/ns/{{ include "writ.relayNamespace" $root }}/sa/{{ index . 1 }}
+{{- end }}
+
+{{/* The volume with the Workload API's socket. */}}
+{{- define "writ.workloadApi" -}}
+- name: workload-api
+  {{- if eq (include "writ.socketKind" .) "csi" }}
+  csi: {driver: {{ .Values.spire.socket.csiDriver }}, readOnly: true}
+  {{- else }}
+  hostPath: {path: {{ .Values.spire.socket.hostPath }}, type: Directory}
+  {{- end }}
+{{- end }}
+
 {{/* What all our pods have in common. (list root component) */}}
 {{- define "writ.pod" -}}
 {{- $root := index . 0 -}}
@@ -112,6 +158,14 @@ securityContext:
 {{- fail (printf "\n\nchain.contracts.%s: missing; `writ chain deploy` deploys the contracts and prints all six addresses\n" .) }}
 {{- end }}
 {{- end }}
+{{- end }}
+{{- $witnesses := include "writ.witnessed" . | fromJsonArray | len }}
+{{- $needed := .Values.chain.witnesses.needed | default 0 | int }}
+{{- if and $needed (or (gt $needed $witnesses) (le (mul 2 $needed) $witnesses)) }}
+{{- fail (printf "\n\nchain.witnesses.needed: %d of %d; it must be more than half of the endpoints, at most all\n" $needed $witnesses) }}
+{{- end }}
+{{- if and (include "writ.relayed" .) (eq (include "writ.relayNamespace" .) .Release.Namespace) (ne (include "writ.socketKind" .) "csi") }}
+{{- fail "\n\nrelay.namespace: SPIRE's socket by hostPath takes a namespace of its own; leave relay.namespace out, or set relay.enabled=false\n" }}
 {{- end }}
 {{- if and .Values.spire.enabled (eq (include "writ.socketKind" .) "csi") }}
 {{- fail "\n\nspire.socket.kind: the development SPIRE brings no CSI driver; leave it out, or set hostPath\n" }}
