@@ -25,7 +25,7 @@ mod world;
 
 pub use chain::Chain;
 pub use helm::helm;
-pub use metrics::metric;
+pub use metrics::{metric, sidecar_metric};
 pub use peers::{agent_pod, peer_pod};
 pub use pods::{Pod, envelope, protected_header};
 pub use stage::{By, Options, Stage};

@@ -18,19 +18,26 @@ pub async fn metric(
     let of = ListParams::default().labels(&format!("app.kubernetes.io/component={component}"));
     let mut largest: Option<f64> = None;
     for pod in pods.list(&of).await.ok()? {
-        let path = format!(
-            "/api/v1/namespaces/{SYSTEM}/pods/{}:8080/proxy/metrics",
-            pod.name_any()
-        );
-        let request = http::Request::get(path).body(Vec::new()).ok()?;
         // A pod that is starting or ending has none.
-        let Ok(text) = stage.client().request_text(request).await else {
+        let Some(text) = scrape(stage, SYSTEM, &pod.name_any(), 8080).await else {
             continue;
         };
         let found = text.lines().filter_map(|line| value(line, name, labels));
         largest = found.chain(largest).reduce(f64::max);
     }
     largest
+}
+
+/// What the sidecar of a pod has for a metric without labels.
+pub async fn sidecar_metric(stage: &Stage, namespace: &str, pod: &str, name: &str) -> Option<f64> {
+    let text = scrape(stage, namespace, pod, 15820).await?;
+    text.lines().find_map(|line| value(line, name, &[]))
+}
+
+async fn scrape(stage: &Stage, namespace: &str, pod: &str, port: u16) -> Option<String> {
+    let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy/metrics");
+    let request = http::Request::get(path).body(Vec::new()).ok()?;
+    stage.client().request_text(request).await.ok()
 }
 
 fn value(line: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {

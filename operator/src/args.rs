@@ -60,6 +60,9 @@ pub struct Args {
         value_name = "NAME"
     )]
     pub dns_namespace: String,
+    /// OpenTelemetry collector that sidecars send traces to, so that their NetworkPolicies let them.
+    #[arg(long, env = "WRIT_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<url::Url>,
     /// Where health, readiness and metrics are, over HTTP.
     #[arg(
         long,
@@ -121,6 +124,7 @@ impl Args {
             spire_socket: self.spire_socket.clone(),
             network_policies: self.network_policies,
             dns_namespace: self.dns_namespace.clone(),
+            collector: self.otlp_endpoint.clone(),
             relay: self.relaying.relay.as_ref().map(|address| RelayAt {
                 address: address.clone(),
                 spiffe_id: self.relaying.relay_id(&self.trust_domain, &self.namespace),

@@ -28,6 +28,8 @@ pub struct Settings {
     pub network_policies: NetworkPolicies,
     /// Namespace of the cluster's resolvers.
     pub dns_namespace: String,
+    /// Where sidecars send traces, if anywhere.
+    pub collector: Option<url::Url>,
     /// The relay that sidecars are told of.
     pub relay: Option<RelayAt>,
 }

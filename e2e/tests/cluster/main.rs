@@ -16,3 +16,4 @@ mod disturbance;
 mod guide;
 mod lifecycle;
 mod policies;
+mod relayed;

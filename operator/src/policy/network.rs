@@ -70,10 +70,12 @@ pub struct Places<'a> {
     pub dns: &'a str,
     /// The relay, `host:port`.
     pub relay: Option<&'a str>,
+    /// Where sidecars send traces.
+    pub collector: Option<&'a Url>,
 }
 
-/// What the pods of a policy may reach: resolvers, the relay, the chain's endpoints, the catalog's
-/// destinations. A name of one label is a Service of the pods' own namespace; a name of two
+/// What the pods of a policy may reach: resolvers, the relay, the collector of traces, the chain's
+/// endpoints, the catalog's destinations. A name of one label is a Service of the pods' own namespace; a name of two
 /// (`service.namespace`) is taken for one outside, so that no Service is meant by accident.
 #[must_use]
 pub fn spec(
@@ -82,7 +84,12 @@ pub fn spec(
     catalog: Option<&Catalog>,
     places: Places<'_>,
 ) -> Option<NetworkPolicySpec> {
-    let Places { home, dns, relay } = places;
+    let Places {
+        home,
+        dns,
+        relay,
+        collector,
+    } = places;
     // What is only observed is not stopped here either. The object stays, so that enforcing needs
     // no new one.
     if policy.mode == Mode::Observe {
@@ -94,10 +101,9 @@ pub fn spec(
         return serde_json::from_value(open).ok();
     }
     let mut wanted: BTreeSet<(Place, u16)> = BTreeSet::new();
-    for endpoint in &chain.endpoints {
-        let Ok(url) = Url::parse(endpoint) else {
-            continue;
-        };
+    let endpoints = chain.endpoints.iter();
+    let endpoints = endpoints.filter_map(|endpoint| Url::parse(endpoint).ok());
+    for url in endpoints.chain(collector.cloned()) {
         let place = match url.host() {
             Some(Host::Domain(name)) => Place::of(name, home),
             Some(Host::Ipv4(address)) => Place::Address(address.into()),
@@ -144,6 +150,7 @@ mod tests {
             home: "shop",
             dns: "kube-system",
             relay,
+            collector: None,
         }
     }
 
@@ -204,6 +211,28 @@ mod tests {
         assert_eq!(
             rule["to"][0]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"],
             "writ-system"
+        );
+    }
+
+    #[test]
+    fn the_collector_of_traces_is_reached_at_its_port_too() {
+        let collector = Url::parse("http://collector.observability.svc:4317").unwrap();
+        let places = Places {
+            collector: Some(&collector),
+            ..places(None)
+        };
+        let spec = spec(
+            &policy().spec,
+            &chain(json!(["http://10.0.0.7:8545"])),
+            None,
+            places,
+        );
+        let egress = serde_json::to_value(spec.unwrap()).unwrap()["egress"].clone();
+        let to = |rule: &&Value| rule["ports"][0]["port"] == 4317;
+        let rule = egress.as_array().unwrap().iter().find(to).unwrap();
+        assert_eq!(
+            rule["to"][0]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"],
+            "observability"
         );
     }
 

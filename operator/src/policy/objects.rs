@@ -37,6 +37,7 @@ pub(super) async fn fence(
         home: namespace,
         dns,
         relay: relay.filter(|_| chain.spec.witnesses.is_some()),
+        collector: context.settings.collector.as_ref(),
     };
     let spec = network::spec(&policy.spec, &chain.spec, catalog.as_ref(), places);
     let api: Api<NetworkPolicy> = Api::namespaced(context.client.clone(), namespace);

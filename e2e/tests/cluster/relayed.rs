@@ -1,0 +1,98 @@
+//! Chain state by relay and witnesses, and without them.
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+use writ_e2e::{By, Options, Pod, Stage, play_alone_with, play_with, sidecar_metric, until};
+
+/// Where the chart puts the relay where SPIRE's socket is a folder of the node.
+const NAMESPACE: &str = "writ-relay";
+const RELAY: &str = "writ-relay";
+
+fn governed() -> Options {
+    Options {
+        by: By::AgentPolicies,
+        ..Options::default()
+    }
+}
+
+async fn acting(stage: &Stage) -> Pod {
+    stage.start_tool().await;
+    let agent = stage
+        .start_agent(json!([{"name": "load", "do": "load", "every": 0.2,
+            "url": stage.payments("/v1/accounts/A-1/balance")}]))
+        .await;
+    until("the agent acts", async || {
+        let said = agent.said().await;
+        said.iter().any(|line| line["status"] == 200).then_some(())
+    })
+    .await;
+    agent
+}
+
+async fn of_sidecar(stage: &Stage, name: &str) -> Option<f64> {
+    sidecar_metric(stage, &stage.agents, "agent", name).await
+}
+
+async fn connected(stage: &Stage, expected: f64) {
+    let what = format!("the agent's sidecar has {expected} relays");
+    until(&what, async || {
+        let now = of_sidecar(stage, "writ_relay_connected").await?;
+        ((now == 0.0) == (expected == 0.0)).then_some(())
+    })
+    .await;
+}
+
+/// Waits for heads newer than those that are there.
+async fn follows(stage: &Stage) {
+    let head = until("a head", async || {
+        of_sidecar(stage, "writ_head_block").await
+    })
+    .await;
+    until("newer heads", async || {
+        let now = of_sidecar(stage, "writ_head_block").await?;
+        (now > head + 3.0).then_some(())
+    })
+    .await;
+}
+
+#[test]
+fn sidecars_follow_the_chain_by_relay_and_witness() {
+    play_with("relayed", governed(), async |stage| {
+        acting(stage).await;
+        connected(stage, 1.0).await;
+        follows(stage).await;
+    });
+}
+
+#[test]
+fn without_a_relay_sidecars_read_the_chain_themselves_and_no_action_fails() {
+    play_alone_with("norelay", governed(), async |stage| {
+        let agent = acting(stage).await;
+        connected(stage, 1.0).await;
+        let before = agent.said().await.len();
+        let api: Api<StatefulSet> = Api::namespaced(stage.client(), NAMESPACE);
+        let scale = async |replicas: i32| {
+            let change = json!({"spec": {"replicas": replicas}});
+            let patch = Patch::Merge(&change);
+            let patched = api.patch(RELAY, &PatchParams::default(), &patch).await;
+            patched.expect("the relay's StatefulSet");
+        };
+        let usual = api.get(RELAY).await.expect("the relay").spec;
+        let usual = usual.and_then(|spec| spec.replicas).unwrap_or(1);
+        scale(0).await;
+        connected(stage, 0.0).await;
+        follows(stage).await;
+        scale(usual).await;
+        connected(stage, 1.0).await;
+        follows(stage).await;
+        let said = agent.said().await;
+        let failed = said
+            .iter()
+            .skip(before)
+            .filter(|line| line["status"] != 200);
+        assert_eq!(failed.collect::<Vec<_>>(), Vec::<&Value>::new());
+        assert!(said.len() > before);
+    });
+}
