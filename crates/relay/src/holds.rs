@@ -99,8 +99,13 @@ impl Holds {
         let now = self.clock.monotonic();
         let mut holds = self.lock();
         holds.retain(|_, hold| now < self.forgotten(hold));
-        if let Some(hold) = holds.get(&notice.spiffe_id) {
+        if let Some(hold) = holds.get_mut(&notice.spiffe_id) {
             let ended = now >= hold.until && hold.state != State::Confirmed;
+            // Pushed before anybody had looked its key up: without one the chain cannot confirm it.
+            if hold.notice.agent_key.is_none() {
+                hold.notice.agent_key = notice.agent_key;
+                self.changed.send_modify(|n| *n += 1);
+            }
             return if ended { Taken::Ignored } else { Taken::Known };
         }
         if holds.len() >= MAX_NOTICES {
@@ -265,6 +270,27 @@ mod tests {
         assert_eq!(holds.open().len(), 1);
         holds.confirmed("a");
         assert!(holds.open().is_empty() && !holds.refuses(AGENT));
+    }
+
+    #[test]
+    fn a_key_that_comes_later_is_taken_and_told() {
+        let (holds, _) = holds();
+        let watch = holds.watch();
+        holds.push(Notice {
+            agent_key: None,
+            ..notice("a", 1_000_000)
+        });
+        assert!(holds.refuses(AGENT) && !holds.refuses_key(&[7; 32]));
+        let before = *watch.borrow();
+        assert_eq!(holds.push(notice("a", 1_000_000)), Taken::Known);
+        assert!(holds.refuses_key(&[7; 32]));
+        assert!(*watch.borrow() > before);
+        // It stays, whatever is said of it after.
+        holds.push(Notice {
+            agent_key: Some([8; 32]),
+            ..notice("a", 1_000_000)
+        });
+        assert!(holds.refuses_key(&[7; 32]) && !holds.refuses_key(&[8; 32]));
     }
 
     #[test]

@@ -107,6 +107,36 @@ async fn a_pushed_revocation_is_enforced_by_all_of_twenty_sidecars_before_the_ch
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_notice_without_a_key_is_confirmed_once_its_key_is_known() {
+    let cluster = Cluster::start().await;
+    let sidecar = connected(&cluster, 1).await.remove(0);
+    let task = settling(&sidecar);
+    let without = Notice {
+        agent_key: None,
+        ..notice(&cluster)
+    };
+    cluster
+        .relay()
+        .set_notices(cluster.chain_id(), vec![without]);
+    counted(&cluster, 1, 1).await;
+    cluster.net.chain.revoke(AGENT).await;
+    cluster.net.mine_and_follow(&sidecar.feed).await;
+    assert!(sidecar.holds.refuses(REVOKED), "nothing to look up yet");
+    cluster
+        .relay()
+        .set_notices(cluster.chain_id(), vec![notice(&cluster)]);
+    let confirmed = async {
+        while sidecar.holds.refuses(REVOKED) {
+            tokio::task::yield_now().await;
+        }
+    };
+    let confirmed = tokio::time::timeout(PATIENCE, confirmed).await;
+    assert!(confirmed.is_ok(), "refused by notice still");
+    counted(&cluster, 1, 1).await;
+    task.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn once_the_chain_confirms_it_the_chain_decides() {
     let cluster = Cluster::start().await;
     let sidecar = connected(&cluster, 1).await.remove(0);

@@ -146,11 +146,23 @@ fn a_revocation_by_kubectl_stops_a_running_agent_and_is_followed_until_it_is_inc
         until("the agent is refused because it is revoked", async || {
             let said = agent.said().await;
             let last = said.last()?;
-            (last["status"] == 403 && last.to_string().contains("revoked")).then_some(())
+            // By the relay's word, or by the chain's.
+            let code = last["code"].as_str()?;
+            let revoked = ["agent-revoked", "revocation-pushed"].contains(&code);
+            (last["status"] == 403 && revoked).then_some(())
         })
         .await;
         measured(&format!(
             "from AgentRevocation to the first refusal that was seen: {:?}",
+            started.elapsed()
+        ));
+        until("the chain refuses it, too", async || {
+            let said = agent.said().await;
+            (said.last()?["code"] == "agent-revoked").then_some(())
+        })
+        .await;
+        measured(&format!(
+            "from AgentRevocation to a refusal by the chain's state: {:?}",
             started.elapsed()
         ));
         until("the revocation is included", async || {

@@ -1,6 +1,6 @@
 //! One sidecar's stream at a relay.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -34,7 +34,8 @@ pub(super) struct Subscriber {
     pending: HashMap<Address, HashSet<U256>>,
     roots: HashMap<Address, B256>,
     leaves: BTreeSet<[u8; 32]>,
-    notices: BTreeSet<String>,
+    /// Notices that were sent, and whether with the agent's key.
+    notices: BTreeMap<String, bool>,
     head: Option<B256>,
 }
 
@@ -58,7 +59,7 @@ impl Subscriber {
             pending: HashMap::new(),
             roots: HashMap::new(),
             leaves: BTreeSet::new(),
-            notices: BTreeSet::new(),
+            notices: BTreeMap::new(),
             head: None,
         }
     }
@@ -77,7 +78,7 @@ impl Subscriber {
                 () = self.out.closed() => Err(Over),
                 _ = notices.changed() => {
                     let notices = Arc::clone(&notices.borrow_and_update());
-                    self.notices.retain(|id| notices.contains_key(id));
+                    self.notices.retain(|id, _| notices.contains_key(id));
                     self.notices(notices.values()).await
                 }
                 _ = heads.changed() => {
@@ -217,10 +218,12 @@ impl Subscriber {
 
     async fn notices<'a>(&mut self, notices: impl Iterator<Item = &'a Notice>) -> Result<(), Over> {
         for notice in notices {
-            if !self.notices.insert(notice.id.clone()) {
+            let key = notice.agent_key.as_ref();
+            let before = self.notices.insert(notice.id.clone(), key.is_some());
+            // The key may be known only after the first word of it.
+            if before.is_some_and(|with_key| with_key || key.is_none()) {
                 continue;
             }
-            let key = notice.agent_key.as_ref();
             self.say(Say::Revocation(v1::RevocationNotice {
                 id: notice.id.clone(),
                 spiffe_id: notice.spiffe_id.clone(),
