@@ -23,7 +23,8 @@ const EXAMPLES: &str = "Examples:
   writ init shop                     Writ is installed: observe one more namespace
 
 Checks the prerequisites, installs the chart with helm, and opts a namespace in under an AgentPolicy in mode
-Observe: everything is decided and recorded, and nothing is refused. NOT PROTECTED until mode: Enforce.
+Observe: everything is decided and recorded, and what is denied happens all the same. NOT PROTECTED until
+mode: Enforce.
 Every step is shown and asked for, and is not done twice.";
 
 /// Install Writ, and observe a namespace.
@@ -62,7 +63,8 @@ pub async fn run(args: Args) -> Result<ExitCode, CliError> {
     let consent = Consent::of(args.yes);
     let cluster = args.cluster.connect().await?;
     // Before anything is installed for it.
-    let namespace = match &args.observe {
+    let named = args.observe.as_deref().or(cluster.named_namespace());
+    let namespace = match named {
         Some(name) => Some(existing(&cluster, name).await?),
         None => None,
     };

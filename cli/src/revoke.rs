@@ -54,11 +54,11 @@ pub struct Args {
     /// Do not ask.
     #[arg(long, short)]
     yes: bool,
-    #[command(flatten)]
-    cluster: ClusterArgs,
     /// How to print.
     #[arg(long, short, value_enum, default_value = "text")]
     output: Format,
+    #[command(flatten)]
+    cluster: ClusterArgs,
 }
 
 /// How far a revocation must have come.

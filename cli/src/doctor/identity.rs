@@ -1,10 +1,13 @@
 //! Where identities come from. No I/O.
 
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
+use writ_api::INJECTED;
 
 use super::finding::{Area, Finding};
-use super::gather::Facts;
+use super::gather::{Facts, Looked};
 
+const DRIVER: &str = "csi.spiffe.io";
 const SELECTOR: &str = "k8s:container-name:writ-sidecar";
 
 pub fn check(facts: &Facts, into: &mut Vec<Finding>) {
@@ -13,11 +16,8 @@ pub fn check(facts: &Facts, into: &mut Vec<Finding>) {
         into,
     };
     match area.seen(&facts.driver) {
-        Some(Some(_)) => area.ok("SPIFFE's CSI driver is installed (csi.spiffe.io)"),
-        Some(None) => area.warn(
-            "SPIFFE's CSI driver is not installed (csi.spiffe.io)",
-            "install spiffe-csi-driver; or let sidecars get the socket by hostPath (chart: spire.socket.kind)",
-        ),
+        Some(Some(_)) => area.ok(format!("SPIFFE's CSI driver is installed ({DRIVER})")),
+        Some(None) => without_driver(facts, &mut area),
         None => {}
     }
     let Some(identities) = area.seen(&facts.identities) else {
@@ -72,5 +72,32 @@ pub fn check(facts: &Facts, into: &mut Vec<Finding>) {
                 format!("limit it to pods without a sidecar, or to containers (workloadSelectorTemplates: ['{SELECTOR}'])"),
             );
         }
+    }
+}
+
+/// Sidecars may get the Workload API's socket by hostPath.
+fn without_driver(facts: &Facts, area: &mut Area<'_>) {
+    let Looked::Seen(pods) = &facts.pods else {
+        return;
+    };
+    let sidecars = || {
+        pods.iter()
+            .filter(|p| p.annotations().contains_key(INJECTED))
+    };
+    let by_driver = |pod: &&Pod| {
+        let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
+        let mut drivers = volumes.filter_map(|v| Some(v.csi.as_ref()?.driver.as_str()));
+        drivers.any(|driver| driver == DRIVER)
+    };
+    let fix = "install spiffe-csi-driver; or let sidecars get the socket by hostPath (chart: spire.socket.kind)";
+    match (sidecars().filter(by_driver).count(), sidecars().count()) {
+        (0, 0) => area.warn(format!("SPIFFE's CSI driver is not installed ({DRIVER})"), fix),
+        (0, _) => area.ok(format!(
+            "SPIFFE's CSI driver is not installed ({DRIVER}), and sidecars get the socket without it"
+        )),
+        (waiting, _) => area.fail(
+            format!("SPIFFE's CSI driver is not installed ({DRIVER}), and {waiting} pods wait for it"),
+            fix,
+        ),
     }
 }

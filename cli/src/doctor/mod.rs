@@ -43,11 +43,11 @@ pub struct Args {
     /// Namespace of Writ's own pods.
     #[arg(long, value_name = "NAME", default_value = "writ-system")]
     system_namespace: String,
-    #[command(flatten)]
-    cluster: ClusterArgs,
     /// How to print.
     #[arg(long, short, value_enum, default_value = "text")]
     output: Format,
+    #[command(flatten)]
+    cluster: ClusterArgs,
 }
 
 pub async fn run(args: Args) -> Result<ExitCode, CliError> {

@@ -1,6 +1,7 @@
 //! One pod: redirect, sidecar, identity, policy. No I/O.
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Event};
+use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use writ_api::{AgentPolicy, INJECTED, INJECTED_VERSION};
 
@@ -47,7 +48,7 @@ pub fn check(seen: &PodFacts, facts: &Facts, into: &mut Vec<Finding>) {
         into: area.into,
     };
     policy(seen, facts, &mut area);
-    events(&seen.events, &mut area);
+    events(&seen.events, ready_since(pod), &mut area);
     if let Looked::Seen(answer) = &seen.ready
         && status_message(&answer.text).is_none()
     {
@@ -192,13 +193,28 @@ fn policy(seen: &PodFacts, facts: &Facts, area: &mut Area<'_>) {
     }
 }
 
-/// What Kubernetes warned of, newest last.
-fn events(events: &Looked<Vec<Event>>, area: &mut Area<'_>) {
+/// Since when every container of a pod is ready.
+fn ready_since(pod: &Pod) -> Option<Timestamp> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let ready = conditions
+        .iter()
+        .find(|c| c.type_ == "Ready" && c.status == "True")?;
+    Some(ready.last_transition_time.as_ref()?.0)
+}
+
+/// What Kubernetes warned of, newest last. What was before the pod became ready is over.
+fn events(events: &Looked<Vec<Event>>, ready: Option<Timestamp>, area: &mut Area<'_>) {
     let Some(events) = area.seen(events) else {
         return;
     };
-    let mut newest: Vec<&Event> = events.iter().collect();
-    newest.sort_by_key(|e| e.last_timestamp.as_ref().map(|t| t.0));
+    let at = |event: &Event| match (&event.last_timestamp, &event.event_time) {
+        (Some(time), _) => Some(time.0),
+        (None, time) => time.as_ref().map(|time| time.0),
+    };
+    let over =
+        |event: &&Event| matches!((at(event), ready), (Some(at), Some(ready)) if at <= ready);
+    let mut newest: Vec<&Event> = events.iter().filter(|event| !over(event)).collect();
+    newest.sort_by_key(|event| at(event));
     for event in newest.iter().rev().take(5).rev() {
         let reason = event.reason.as_deref().unwrap_or("Warning");
         let message = event.message.as_deref().unwrap_or_default();

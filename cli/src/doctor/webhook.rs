@@ -1,5 +1,8 @@
 //! Admission: our webhooks, their certificates and their back-up. No I/O.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::WebhookClientConfig;
 use kube::ResourceExt;
@@ -8,17 +11,17 @@ use rustls_pki_types::pem::PemObject;
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
-use super::finding::{Area, Finding};
+use super::finding::{Area, Finding, Level};
 use super::gather::Facts;
 
 /// What the names of our webhooks end in.
 const SUFFIX: &str = ".writ.dev";
-/// A CA that ends sooner than this is told.
-const SOON: u64 = 24 * 3600;
+/// The webhook renews its authority after two thirds of its life, cert-manager about then: in the last
+/// tenth something keeps them from it.
+const DUE: u64 = 10;
 
 /// One webhook of ours.
 struct Hook<'a> {
-    kind: &'static str,
     configuration: String,
     name: &'a str,
     policy: Option<&'a str>,
@@ -45,19 +48,32 @@ pub fn check(facts: &Facts, into: &mut Vec<Finding>) {
                 "install Writ again: `writ init`, or helm upgrade",
             );
         }
-        let mut fine = 0;
+        let mut problems: BTreeMap<(&str, Problem), Vec<&str>> = BTreeMap::new();
         for hook in &hooks {
-            if examine(hook, facts, &mut area) {
-                fine += 1;
+            for problem in examine(hook, facts.now, &facts.system) {
+                let place = (hook.configuration.as_str(), problem);
+                problems.entry(place).or_default().push(hook.name);
             }
             if let Some(service) = &hook.client.service {
                 services.push((service.namespace.clone(), service.name.clone()));
             }
         }
-        if fine > 0 && fine == hooks.len() {
+        if problems.is_empty() && !hooks.is_empty() {
             area.ok(format!(
-                "{kind}: {fine} webhooks, each with its failurePolicy and a valid caBundle"
+                "{kind}: {} webhooks, each with its failurePolicy and a valid caBundle",
+                hooks.len()
             ));
+        }
+        for ((configuration, problem), names) in problems {
+            let says = format!(
+                "{kind} {configuration}: {} ({})",
+                problem.says,
+                names.join(", ")
+            );
+            match problem.level {
+                Level::Fail => area.fail(says, problem.fix),
+                _ => area.warn(says, problem.fix),
+            }
         }
     }
     services.sort();
@@ -73,7 +89,6 @@ fn mutating<'f>(facts: &'f Facts, area: &mut Area<'_>) -> Option<Vec<Hook<'f>>> 
     let hooks = all.iter().flat_map(|c| {
         let configuration = c.name_any();
         c.webhooks.iter().flatten().map(move |w| Hook {
-            kind: "MutatingWebhookConfiguration",
             configuration: configuration.clone(),
             name: &w.name,
             policy: w.failure_policy.as_deref(),
@@ -88,7 +103,6 @@ fn validating<'f>(facts: &'f Facts, area: &mut Area<'_>) -> Option<Vec<Hook<'f>>
     let hooks = all.iter().flat_map(|c| {
         let configuration = c.name_any();
         c.webhooks.iter().flatten().map(move |w| Hook {
-            kind: "ValidatingWebhookConfiguration",
             configuration: configuration.clone(),
             name: &w.name,
             policy: w.failure_policy.as_deref(),
@@ -104,57 +118,77 @@ fn may_be_ignored(name: &str) -> bool {
     name.ends_with(".warn.writ.dev") || name == "pod.connect.writ.dev"
 }
 
-/// Whether nothing is wrong with a webhook.
-fn examine(hook: &Hook<'_>, facts: &Facts, area: &mut Area<'_>) -> bool {
-    let now = facts.now;
-    let place = format!(
-        "{} {}, webhook {}",
-        hook.kind, hook.configuration, hook.name
-    );
-    let before = area.into.len();
-    // The API server's own default is Fail.
-    if !may_be_ignored(hook.name) && hook.policy.is_some_and(|policy| policy != "Fail") {
-        area.fail(
-            format!(
-                "{place}: failurePolicy is {}: pods come up without a check while it is away",
-                hook.policy.unwrap_or_default()
-            ),
-            "set failurePolicy: Fail (helm upgrade restores it)",
-        );
-    }
-    let wait = "the webhook writes caBundle itself within seconds: see its log; with cert-manager see its Certificate";
-    match hook.client.ca_bundle.as_ref().filter(|b| !b.0.is_empty()) {
-        None => area.fail(format!("{place}: caBundle is empty, so opted-in pods are refused"), wait),
-        Some(bundle) => match last_day(bundle) {
-            None => area.fail(format!("{place}: caBundle holds no certificate"), wait),
-            Some(end) if end <= now => area.fail(
-                format!("{place}: every certificate of caBundle has expired, so opted-in pods are refused"),
-                format!(
-                    "restart the webhook, and see why it did not rotate: kubectl logs -n {} -l \
-                     app.kubernetes.io/component=webhook",
-                    facts.system
-                ),
-            ),
-            Some(end) if end <= now + SOON => area.warn(
-                format!("{place}: caBundle ends within a day"),
-                "the webhook rotates it by itself; see its log if it does not",
-            ),
-            Some(_) => {}
-        },
-    }
-    area.into.len() == before
+/// What is wrong with webhooks, said once for all that have it.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Problem {
+    level: Level,
+    says: String,
+    fix: String,
 }
 
-/// When the last certificate of a bundle ends, unix seconds.
-fn last_day(bundle: &ByteString) -> Option<u64> {
+fn examine(hook: &Hook<'_>, now: u64, system: &str) -> Vec<Problem> {
+    let problem = |level, says: &str, fix: String| Problem {
+        level,
+        says: says.to_owned(),
+        fix,
+    };
+    let mut problems = Vec::new();
+    // The API server's own default is Fail.
+    let policy = hook.policy.unwrap_or("Fail");
+    if policy != "Fail" && !may_be_ignored(hook.name) {
+        problems.push(problem(
+            Level::Fail,
+            &format!("failurePolicy is {policy}: pods come up without a check while it is away"),
+            "set failurePolicy: Fail (helm upgrade restores it)".to_owned(),
+        ));
+    }
+    let logs = format!("kubectl logs -n {system} -l app.kubernetes.io/component=webhook");
+    let wait = format!(
+        "the webhook writes caBundle itself within seconds: see {logs}; with cert-manager see its Certificate"
+    );
+    let bundle = hook.client.ca_bundle.as_ref().filter(|b| !b.0.is_empty());
+    match bundle.map(last_validity) {
+        None => problems.push(problem(
+            Level::Fail,
+            "caBundle is empty, so opted-in pods are refused",
+            wait,
+        )),
+        Some(None) => problems.push(problem(
+            Level::Fail,
+            "caBundle holds no certificate, so opted-in pods are refused",
+            wait,
+        )),
+        Some(Some((_, end))) if end <= now => problems.push(problem(
+            Level::Fail,
+            "every certificate of caBundle has expired, so opted-in pods are refused",
+            format!("restart the webhook, and see why it did not rotate: {logs}"),
+        )),
+        Some(Some((begin, end))) if end - now < end.saturating_sub(begin) / DUE => {
+            problems.push(problem(
+                Level::Warn,
+                &format!(
+                    "caBundle ends in {}, and should have been renewed",
+                    humantime::format_duration(Duration::from_secs((end - now) / 60 * 60))
+                ),
+                format!("see why the webhook did not rotate it: {logs}; with cert-manager see its Certificate"),
+            ));
+        }
+        Some(Some(_)) => {}
+    }
+    problems
+}
+
+/// From when to when the certificate of a bundle holds that ends last, unix seconds.
+fn last_validity(bundle: &ByteString) -> Option<(u64, u64)> {
     let certificates = CertificateDer::pem_slice_iter(&bundle.0);
     certificates
         .filter_map(|der| {
             let certificate = Certificate::from_der(&der.ok()?).ok()?;
             let validity = certificate.tbs_certificate().validity();
-            Some(validity.not_after.to_unix_duration().as_secs())
+            let begin = validity.not_before.to_unix_duration().as_secs();
+            Some((begin, validity.not_after.to_unix_duration().as_secs()))
         })
-        .max()
+        .max_by_key(|(_, end)| *end)
 }
 
 fn endpoints(facts: &Facts, namespace: &str, service: &str, area: &mut Area<'_>) {
@@ -240,6 +274,60 @@ fn admission(facts: &Facts, area: &mut Area<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn bundle() -> ByteString {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.not_before = rcgen::date_time_ymd(2026, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2026, 4, 11);
+        ByteString(params.self_signed(&key).unwrap().pem().into_bytes())
+    }
+
+    #[test]
+    fn a_bundle_is_wrong_when_it_is_empty_no_certificate_overdue_or_over() {
+        const BEGIN: u64 = 1_767_225_600;
+        const DAY: u64 = 24 * 3600;
+        let says = |bundle: ByteString, now: u64| {
+            let client = WebhookClientConfig {
+                ca_bundle: Some(bundle),
+                ..Default::default()
+            };
+            let hook = Hook {
+                configuration: "writ".to_owned(),
+                name: "namespace.inject.writ.dev",
+                policy: None,
+                client: &client,
+            };
+            let problems = examine(&hook, now, "writ-system");
+            let all: Vec<(Level, String)> =
+                problems.into_iter().map(|p| (p.level, p.says)).collect();
+            all
+        };
+        assert_eq!(says(bundle(), BEGIN + 89 * DAY), []);
+        let late = says(bundle(), BEGIN + 91 * DAY);
+        assert_eq!(
+            late,
+            [(
+                Level::Warn,
+                "caBundle ends in 9days, and should have been renewed".to_owned()
+            )]
+        );
+        for (bundle, now, part) in [
+            (bundle(), BEGIN + 100 * DAY, "has expired"),
+            (ByteString(Vec::new()), BEGIN, "is empty"),
+            (
+                ByteString(b"no pem".to_vec()),
+                BEGIN,
+                "holds no certificate",
+            ),
+        ] {
+            let said = says(bundle, now);
+            assert!(
+                said.len() == 1 && said[0].0 == Level::Fail && said[0].1.contains(part),
+                "{part}: {said:?}"
+            );
+        }
+    }
 
     #[test]
     fn a_webhook_may_be_ignored_where_the_chart_says_so_and_nowhere_else() {

@@ -32,11 +32,11 @@ pub struct Args {
     old: String,
     /// The policy as it would be.
     new: String,
-    #[command(flatten)]
-    cluster: ClusterArgs,
     /// How to print.
     #[arg(long, short, value_enum, default_value = "text")]
     output: Format,
+    #[command(flatten)]
+    cluster: ClusterArgs,
 }
 
 /// What differs.

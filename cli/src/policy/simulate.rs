@@ -40,16 +40,16 @@ pub struct Args {
     /// AgentPolicy of the cluster whose agents' actions are decided again. Default: POLICY.
     #[arg(long, value_name = "POLICY", conflicts_with_all = ["seen", "log"])]
     of: Option<String>,
-    #[command(flatten)]
-    source: Source,
     /// When the exit code is 1.
     #[arg(long, value_enum, default_value = "never")]
     fail_on: FailOn,
-    #[command(flatten)]
-    cluster: ClusterArgs,
     /// How to print.
     #[arg(long, short, value_enum, default_value = "text")]
     output: Format,
+    #[command(flatten)]
+    source: Source,
+    #[command(flatten)]
+    cluster: ClusterArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

@@ -35,8 +35,6 @@ Needs, for a policy of the cluster: get agentpolicies.writ.dev, configmaps and c
 pub struct Args {
     #[command(flatten)]
     which: Which,
-    #[command(flatten)]
-    request: Described,
     /// Who asks: SPIFFE ID, or service account of the policy. Default: its only agent.
     #[arg(long)]
     agent: Option<String>,
@@ -58,11 +56,13 @@ pub struct Args {
     /// What the answer must be.
     #[arg(long, value_enum)]
     expect: Option<Expect>,
-    #[command(flatten)]
-    cluster: ClusterArgs,
     /// How to print.
     #[arg(long, short, value_enum, default_value = "text")]
     output: Format,
+    #[command(flatten)]
+    request: Described,
+    #[command(flatten)]
+    cluster: ClusterArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

@@ -28,11 +28,11 @@ pub struct Args {
     /// Namespace. Default: all.
     #[arg(value_name = "NAMESPACE")]
     only: Option<String>,
-    #[command(flatten)]
-    cluster: ClusterArgs,
     /// How to print.
     #[arg(long, short, value_enum, default_value = "text")]
     output: Format,
+    #[command(flatten)]
+    cluster: ClusterArgs,
 }
 
 pub async fn run(args: Args) -> Result<ExitCode, CliError> {

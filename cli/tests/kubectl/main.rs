@@ -256,5 +256,15 @@ fn every_command_that_talks_to_a_cluster_ends_its_help_in_examples() {
             help.contains("Examples:") && help.contains("--context"),
             "{command}: {help}"
         );
+        // What is about the cluster stands last, under its own heading.
+        let (own, cluster) = help.split_once("\nCluster:").unwrap();
+        let stray = ["--output", "--yes", "--fail-on", "--base", "--agent"];
+        assert!(
+            !stray
+                .iter()
+                .any(|flag| cluster.contains(&format!("{flag} <"))),
+            "{command}: {help}"
+        );
+        assert!(own.contains("Options:"), "{command}: {help}");
     }
 }

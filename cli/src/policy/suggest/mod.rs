@@ -38,7 +38,8 @@ const EXAMPLES: &str = "Examples:
 What is suggested allows requests like those seen and no others: these agents, hosts, methods, paths, tools
 and data classes, and amounts up to the largest seen, rounded up, where an entry reads them. What cannot or
 should not be allowed by a policy stays out, and is listed in the comments. Read it before you apply it: agents
-may have done what they should not. `writ policy simulate --policy suggested.yaml --of buyers -n shop` compares it with new actions.
+may have done what they should not. It is then compared with new actions by
+`writ policy simulate --policy suggested.yaml --of buyers -n shop`.
 
 Needs, for a policy of the cluster: get agentpolicies.writ.dev, configmaps and chains.writ.dev.";
 
@@ -52,19 +53,19 @@ pub struct Args {
     /// AgentPolicy of the cluster whose agents were observed.
     #[arg(value_name = "POLICY", conflicts_with = "base")]
     policy: Option<String>,
-    #[command(flatten)]
-    source: Source,
     /// AgentPolicy whose catalog already names some of it, YAML file. Default: POLICY.
     #[arg(long, value_name = "FILE")]
     base: Option<PathBuf>,
     /// Name of the suggested AgentPolicy. Default: POLICY, else `suggested`.
     #[arg(long)]
     name: Option<String>,
-    #[command(flatten)]
-    cluster: ClusterArgs,
     /// How to print.
     #[arg(long, short, value_enum, default_value = "text")]
     output: Format,
+    #[command(flatten)]
+    source: Source,
+    #[command(flatten)]
+    cluster: ClusterArgs,
 }
 
 /// What is suggested.
