@@ -31,8 +31,8 @@ pub use names::{
 };
 pub use policy::{
     Agent, AgentPolicy, AgentPolicySpec, AgentPolicyStatus, CallerPolicy, Callers, InForce,
-    Inbound, InboundProtocol, Mode, Model, PodCount, PolicyRef, Queued, Record, Staleness, Tls,
-    Transaction,
+    Inbound, InboundProtocol, Mode, Model, PodCount, PolicyRef, ProposedPeer, Queued, Record,
+    Staleness, Tls, Transaction,
 };
 pub use revocation::{
     AgentRevocation, AgentRevocationSpec, AgentRevocationStatus, Enforcement, Phase,

@@ -285,6 +285,10 @@ pub struct AgentPolicyStatus {
     /// Names of selected pods without a sidecar, up to 20 of them: they are not protected.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub uncovered: Vec<String>,
+    /// Who is behind the Services that the catalog's in-cluster destinations name, and whether that is
+    /// whom the catalog expects. Proposals: nothing follows from them by itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<ProposedPeer>,
     /// The newest transactions sent for this policy, newest first, up to 10.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub transactions: Vec<Transaction>,
@@ -351,6 +355,22 @@ pub struct Agent {
     pub config_map: String,
     /// How many of their pods there are now.
     pub pods: i64,
+}
+
+/// Who is behind one in-cluster destination.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProposedPeer {
+    /// Host of the destination, as the catalog has it.
+    pub destination: String,
+    /// SPIFFE IDs of the pods that its Service selects, up to 5: one of them belongs into the catalog as
+    /// `peer: {spiffe: ID}`. Two are two agents behind one name: split the Service.
+    pub behind: Vec<String>,
+    /// What the catalog expects: a SPIFFE ID, `ca:<name>`, `unverified`, or nothing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub written: String,
+    /// Whether both are the same one.
+    pub agrees: bool,
 }
 
 /// How many pods are under a policy.

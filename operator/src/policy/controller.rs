@@ -22,7 +22,7 @@ use super::select::{self, Claim};
 use super::standing::{self, Ended};
 use super::steps::{self, Outcome};
 use super::want::{self, Invalid, Want};
-use super::{Admitted, admitted};
+use super::{Admitted, admitted, peers};
 use crate::chain::Link;
 use crate::error::chain_cause;
 use crate::salts::Of;
@@ -202,7 +202,7 @@ async fn apply(
             }
         },
     };
-    let status = standing::status(
+    let mut status = standing::status(
         policy,
         &before,
         &claim,
@@ -210,6 +210,7 @@ async fn apply(
         &admitted.missing,
         &context.now(),
     );
+    status.peers = peers::proposed(policy, namespace, context);
     measure(context, namespace, &name, &status);
     report::transitions(context, policy, &before.conditions, &status.conditions).await;
     tell_of_revoked(context, policy, &before, &status).await;

@@ -10,6 +10,7 @@ mod controller;
 pub mod inventory;
 pub mod network;
 mod objects;
+pub mod peers;
 pub mod select;
 pub mod sidecar;
 pub mod standing;

@@ -240,6 +240,7 @@ pub fn status(
         in_force: before.in_force.clone(),
         agents: before.agents.clone(),
         transactions: before.transactions.clone(),
+        peers: before.peers.clone(),
         queued: None,
         pods: PodCount::default(),
     };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Container, Namespace, Pod};
+use k8s_openapi::api::core::v1::{Container, Namespace, Pod, Service, ServiceSpec};
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -27,6 +27,8 @@ pub struct Stores {
     pub policies: Store<AgentPolicy>,
     /// Every pod, without most of what it says.
     pub pods: Store<Pod>,
+    /// Every Service: its selector.
+    pub services: Store<Service>,
     /// Namespaces that opt their pods in.
     pub opted_in: Store<PartialObjectMeta<Namespace>>,
 }
@@ -83,12 +85,13 @@ impl Stores {
     pub async fn ready(&self) -> Result<(), OperatorError> {
         let all = async {
             self.policies.wait_until_ready().await?;
+            self.services.wait_until_ready().await?;
             self.opted_in.wait_until_ready().await?;
             self.pods.wait_until_ready().await
         };
         let late = |what: &str| {
             OperatorError::ChainNotReady(format!(
-                "watching pods, namespaces and AgentPolicies: {what}"
+                "watching pods, Services, namespaces and AgentPolicies: {what}"
             ))
         };
         match tokio::time::timeout(FIRST, all).await {
@@ -108,12 +111,25 @@ pub fn watch(
 ) -> (Stores, impl Future<Output = ()> + Send + 'static) {
     let (policies, policy_writer) = reflector::store();
     let (pods, pod_writer) = reflector::store();
+    let (services, service_writer) = reflector::store();
     let (opted_in, namespace_writer) = reflector::store();
     let stores = Stores {
         policies,
         pods,
+        services,
         opted_in,
     };
+    let by_service = watcher(
+        Api::<Service>::all(client.clone()),
+        watcher::Config::default(),
+    )
+    .default_backoff()
+    .modify(only_selector)
+    .reflect(service_writer)
+    .for_each(|seen| {
+        told("services", seen);
+        futures::future::ready(())
+    });
     let by_namespace = watcher(
         Api::<PartialObjectMeta<Namespace>>::all(client.clone()),
         watcher::Config::default().labels(&format!("{INJECT}=enabled")),
@@ -168,7 +184,7 @@ pub fn watch(
             })
     };
     let task = async move {
-        futures::join!(by_policy, by_pod, by_namespace);
+        futures::join!(by_policy, by_pod, by_service, by_namespace);
     };
     (stores, task)
 }
@@ -242,6 +258,16 @@ fn strip(pod: &mut Pod) {
             phase: status.phase,
             ..Default::default()
         });
+}
+
+fn only_selector(service: &mut Service) {
+    service.metadata.managed_fields = None;
+    service.metadata.annotations = None;
+    service.status = None;
+    service.spec = service.spec.take().map(|spec| ServiceSpec {
+        selector: spec.selector,
+        ..Default::default()
+    });
 }
 
 fn only_names(containers: Vec<Container>) -> Vec<Container> {
