@@ -10,7 +10,9 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use writ_api::conditions::{REVOKED, holds};
-use writ_api::{AgentPolicy, AgentRevocation, AgentRevocationSpec, Phase};
+use writ_api::{
+    AgentPolicy, AgentRevocation, AgentRevocationSpec, AgentRevocationStatus, Enforcement, Phase,
+};
 
 use crate::ask::Consent;
 use crate::cluster::{Cluster, ClusterArgs};
@@ -119,8 +121,38 @@ struct Told {
     transaction: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     block: Option<i64>,
+    /// Where relays tell sidecars of revocations.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sidecars: Option<Sidecars>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
+}
+
+/// Sidecars that are connected to relays, and those of them that refuse the agent already.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Sidecars {
+    enforcing: u64,
+    connected: u64,
+}
+
+impl Sidecars {
+    fn of(status: &AgentRevocationStatus) -> Option<Self> {
+        let sum = |count: fn(&Enforcement) -> u32| {
+            let all = status.sidecars.iter();
+            all.map(|relay| u64::from(count(relay))).sum()
+        };
+        (!status.sidecars.is_empty()).then(|| Self {
+            enforcing: sum(|relay| relay.enforcing),
+            connected: sum(|relay| relay.connected),
+        })
+    }
+
+    fn text(self) -> String {
+        format!(
+            "{} of {} that are connected refuse it",
+            self.enforcing, self.connected
+        )
+    }
 }
 
 pub async fn run(args: Args) -> Result<ExitCode, CliError> {
@@ -331,7 +363,9 @@ fn progress(revocation: &AgentRevocation) -> String {
     let block = status
         .block
         .map_or_else(String::new, |block| format!(" (block {block})"));
-    format!("{phase}{}{block}", one_line(&condition.message))
+    let sidecars =
+        Sidecars::of(&status).map_or_else(String::new, |s| format!("; sidecars: {}", s.text()));
+    format!("{phase}{}{block}{sidecars}", one_line(&condition.message))
 }
 
 fn told(revocation: &AgentRevocation, created: bool) -> Told {
@@ -343,6 +377,7 @@ fn told(revocation: &AgentRevocation, created: bool) -> Told {
         created,
         revoked: holds(&status.conditions, REVOKED),
         phase: status.phase,
+        sidecars: Sidecars::of(&status),
         transaction: status.transaction,
         block: status.block,
         message: condition(revocation).map(|c| c.message.clone()),
@@ -353,7 +388,7 @@ fn text(told: &Told) -> String {
     let state = match (told.revoked, told.phase) {
         (true, Some(Phase::Pending)) | (true, None) => "refused".to_owned(),
         (true, Some(phase)) => format!("revoked ({phase:?})"),
-        (false, _) => "NOT YET REVOKED".to_owned(),
+        (false, _) => "NOT YET REVOKED on chain".to_owned(),
     };
     let mut text = format!("{}  {state}\n", told.spiffe_id);
     for (name, value) in [
@@ -361,6 +396,7 @@ fn text(told: &Told) -> String {
         ("chain", Some(told.chain.clone())),
         ("transaction", told.transaction.clone()),
         ("block", told.block.map(|block| block.to_string())),
+        ("sidecars", told.sidecars.map(Sidecars::text)),
         ("says", told.message.clone()),
     ] {
         if let Some(value) = value {

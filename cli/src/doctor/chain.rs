@@ -8,6 +8,7 @@ use writ_catalog::Catalog;
 
 use super::finding::{Area, Finding};
 use super::gather::{Facts, Looked};
+use super::pod::ready_since;
 use crate::output::one_line;
 use crate::status::{Facts as Inventory, survey};
 
@@ -26,6 +27,7 @@ pub fn check(facts: &Facts, into: &mut Vec<Finding>) {
         for chain in chains {
             one(chain, &mut area);
         }
+        relayed(chains, facts, &mut area);
     }
     let mut area = Area {
         name: "policy",
@@ -105,6 +107,41 @@ fn one(chain: &Chain, area: &mut Area<'_>) {
         area.ok(format!(
             "Chain {name} is ready: {healthy} endpoints answer{block}"
         ));
+    }
+}
+
+/// Whether relays serve the sidecars of chains that name witnesses. Without them sidecars read the
+/// endpoints themselves.
+fn relayed(chains: &[Chain], facts: &Facts, area: &mut Area<'_>) {
+    let (Looked::Seen(pods), None) = (&facts.pods, &facts.only) else {
+        return;
+    };
+    let needed = chains
+        .iter()
+        .filter_map(|c| Some(c.spec.witnesses.as_ref()?.needed));
+    let Some(needed) = needed.max() else { return };
+    let count = |component: &str| {
+        let ours = pods.iter().filter(|pod| {
+            let is = |label: &str, value: &str| pod.labels().get(label).is_some_and(|v| v == value);
+            is("app.kubernetes.io/part-of", "writ") && is("app.kubernetes.io/component", component)
+        });
+        let (ready, all): (Vec<_>, Vec<_>) = ours.partition(|pod| ready_since(pod).is_some());
+        (ready.len(), ready.len() + all.len())
+    };
+    let alone = "sidecars read the chain's endpoints themselves";
+    let blind = format!("{alone}, and learn of revocations from the chain alone");
+    for (component, needed, otherwise) in [("relay", 1, blind.as_str()), ("witness", needed, alone)]
+    {
+        let (ready, all) = count(component);
+        let says = format!("{ready} of {all} {component} pods are ready, {needed} needed");
+        if ready >= usize::try_from(needed).unwrap_or(usize::MAX) {
+            area.ok(says);
+        } else {
+            area.warn(
+                format!("{says}: {otherwise}"),
+                format!("kubectl get pods -A -l app.kubernetes.io/part-of=writ,app.kubernetes.io/component={component}"),
+            );
+        }
     }
 }
 

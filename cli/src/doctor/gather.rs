@@ -47,6 +47,8 @@ pub struct Facts {
     /// Seconds that the API server's clock is ahead of ours.
     pub ahead: Option<i64>,
     pub now: u64,
+    /// The only namespace that policies and pods are of.
+    pub only: Option<String>,
     pub crds: Looked<Vec<CustomResourceDefinition>>,
     pub driver: Looked<Option<CSIDriver>>,
     /// `None`: the kind is not there.
@@ -105,6 +107,7 @@ pub async fn gather(cluster: &Cluster, system: &str, pod: Option<&str>) -> Resul
         version,
         ahead,
         now: now(),
+        only: only.map(str::to_owned),
         crds: looked(cluster.list_cluster().await)?,
         driver: looked(cluster.get_cluster("csi.spiffe.io").await)?,
         identities: looked(identities(cluster).await)?,

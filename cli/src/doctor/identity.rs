@@ -62,7 +62,11 @@ pub fn check(facts: &Facts, into: &mut Vec<Finding>) {
         let agents = id.is_some_and(|id| {
             id.contains("/ns/") && id.contains("/sa/") && id.contains("ServiceAccountName")
         });
-        if agents && !ours.contains(&object.name_any()) {
+        // Of one container, as those of our own relay and witnesses.
+        let whole = !templates(object)
+            .iter()
+            .any(|t| t.starts_with("k8s:container-name:"));
+        if agents && whole {
             area.warn(
                 format!(
                     "ClusterSPIFFEID {} gives whole pods the same kind of SPIFFE ID, agents' own containers too where \

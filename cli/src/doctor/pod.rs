@@ -194,7 +194,7 @@ fn policy(seen: &PodFacts, facts: &Facts, area: &mut Area<'_>) {
 }
 
 /// Since when every container of a pod is ready.
-fn ready_since(pod: &Pod) -> Option<Timestamp> {
+pub fn ready_since(pod: &Pod) -> Option<Timestamp> {
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
     let ready = conditions
         .iter()
