@@ -104,13 +104,24 @@ pub fn read_text(path: &Path) -> Result<String, CliError> {
     Ok(text)
 }
 
+/// Most characters of a cell: one long text must not push every row off the screen.
+const CELL: usize = 120;
+
+fn cell(text: &str) -> String {
+    let line = one_line(text);
+    match line.char_indices().nth(CELL) {
+        Some((at, _)) => format!("{}...", line.get(..at).unwrap_or_default()),
+        None => line,
+    }
+}
+
 /// Columns padded with spaces, two apart.
 pub fn table<const N: usize>(
     header: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
 ) -> String {
     let mut all = vec![header.map(str::to_owned)];
-    all.extend(rows.into_iter().map(|row| row.map(|cell| one_line(&cell))));
+    all.extend(rows.into_iter().map(|row| row.map(|text| cell(&text))));
     let mut widths = [0; N];
     for row in &all {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -163,5 +174,13 @@ mod tests {
     fn a_table_has_a_line_for_each_row() {
         let text = table(["A", "B"], [[HOSTILE.to_owned(), "x".to_owned()]]);
         assert_eq!(text.lines().count(), 2, "{text:?}");
+    }
+
+    #[test]
+    fn a_text_of_any_length_fits_into_a_table() {
+        let text = table(["A", "B"], [["\u{e4}".repeat(100_000), "x".to_owned()]]);
+        let longest = text.lines().map(|line| line.chars().count()).max();
+        assert!(longest.is_some_and(|longest| longest < 200), "{longest:?}");
+        assert!(text.contains("...  x"), "{text}");
     }
 }
