@@ -15,7 +15,7 @@ use writ_ledger::OutcomeResult;
 
 use super::authority::authority_of;
 use super::connection::{AgentSide, Live, Outbound};
-use super::message::{passed_on, refused_by_pep, request};
+use super::message::{is_to_be_decided_anew, passed_on, request};
 use super::understand::{Course, Outgoing, Refused, Route, Understood, idempotency};
 use crate::body::{self, Body};
 use crate::gate::claims::{Asked, Stamping, http_binding};
@@ -168,12 +168,12 @@ impl Outbound {
                     let anew = attempt < ATTEMPTS
                         && !released.is_observed()
                         && matches!(body, Outgoing::Whole(_))
-                        && refused_by_pep(&response) == Some("policy-changed");
+                        && is_to_be_decided_anew(&response);
                     if !anew {
                         return Ok(passed_on(response, released, proved));
                     }
-                    // The target has seen a newer policy than we have: decide anew, once, on it.
-                    let why = "the policy changed since the decision";
+                    // The target's chain state is another than ours: decide anew, once, on the next.
+                    let why = "the target has seen another state of the chain";
                     released.close(Sent::failed(OutcomeResult::Refused, why), None);
                     self.gate.await_newer_head().await;
                     attempt += 1;

@@ -98,12 +98,21 @@ pub(super) fn passed_on(
 
 /// The code with which the target's PEP refused; the application cannot make one, since whatever
 /// it answers bears a receipt.
-pub(super) fn refused_by_pep<B>(response: &Response<B>) -> Option<&str> {
+fn refused_by_pep<B>(response: &Response<B>) -> Option<&str> {
     let headers = response.headers();
     if headers.contains_key(fields::SAE_RECEIPT) {
         return None;
     }
     headers.get(REFUSAL)?.to_str().ok()
+}
+
+/// Whether the target's PEP refused because it knows a newer policy than the decision was made on, or
+/// not yet the block. The envelope was not used up, and nothing was done with the request.
+pub(super) fn is_to_be_decided_anew<B>(response: &Response<B>) -> bool {
+    matches!(
+        refused_by_pep(response),
+        Some("policy-changed" | "state-behind")
+    )
 }
 
 /// Fields of a response that concern this connection only (RFC 9110, section 7.6.1).
@@ -118,5 +127,32 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
         "trailer",
     ] {
         headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn anew(code: &str, receipt: bool) -> bool {
+        let mut response = Response::new(());
+        let code = HeaderValue::from_str(code).unwrap();
+        response.headers_mut().insert(REFUSAL, code);
+        if receipt {
+            let receipt = HeaderValue::from_static("a.b.c");
+            response.headers_mut().insert(fields::SAE_RECEIPT, receipt);
+        }
+        is_to_be_decided_anew(&response)
+    }
+
+    #[test]
+    fn only_what_the_pep_refused_for_another_state_is_decided_anew() {
+        assert!(anew("policy-changed", false) && anew("state-behind", false));
+        for code in ["state-stale", "replayed", "agent-revoked", ""] {
+            assert!(!anew(code, false), "{code}");
+        }
+        // The application answered, and may have acted.
+        assert!(!anew("policy-changed", true) && !anew("state-behind", true));
+        assert!(!is_to_be_decided_anew(&Response::new(())));
     }
 }
