@@ -29,11 +29,12 @@ const HASH_DIGITS: usize = 12;
 ///
 /// Names of different pairs differ: where the pair cannot be read back from the plain form (it is
 /// longer than 63 bytes, or a hyphen or dot leaves open where the policy's name ends), the name ends
-/// in the first 12 hex digits of the SHA-256 of `<policy>/<service account>`.
+/// in the first 12 hex digits of the SHA-256 of `<policy>/<service account>`. So it does for a policy
+/// that is called `seen`: `writ-seen-<policy>` is what relays keep.
 #[must_use]
 pub fn config_map_name(policy: &str, service_account: &str) -> String {
     let plain = format!("writ-{policy}-{service_account}");
-    let unambiguous = !policy.contains('-') && !service_account.contains('-');
+    let unambiguous = policy != "seen" && !policy.contains('-') && !service_account.contains('-');
     let hashed_form = service_account.len() == HASH_DIGITS
         && service_account.bytes().all(|b| b.is_ascii_hexdigit());
     if plain.len() <= MAX_NAME && unambiguous && !hashed_form {
@@ -91,6 +92,14 @@ mod tests {
         assert_ne!(
             config_map_name("a", "bc"),
             config_map_name("a", "b-c").replace('-', "")
+        );
+    }
+
+    #[test]
+    fn no_configuration_has_the_plain_name_of_what_relays_keep() {
+        assert_eq!(
+            config_map_name("seen", "agent").len(),
+            "writ-seen-agent-".len() + 12
         );
     }
 

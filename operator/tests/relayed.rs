@@ -208,7 +208,7 @@ fn only_relay_and_witness_containers_get_their_identities() {
 }
 
 #[test]
-fn a_relay_may_read_chains_and_revocations_and_say_how_many_know_and_a_witness_nothing() {
+fn a_relay_has_the_rights_that_it_uses_and_a_witness_none() {
     for case in RELAYED {
         let documents = rendered(case);
         let account = json!({"kind": "ServiceAccount", "name": "writ-relay",
@@ -226,8 +226,10 @@ fn a_relay_may_read_chains_and_revocations_and_say_how_many_know_and_a_witness_n
         assert_eq!(
             find(&documents, "ClusterRole", "writ-relay")["rules"],
             json!([
-                {"apiGroups": ["writ.dev"], "resources": ["chains", "agentrevocations"], "verbs": ["get", "list", "watch"]},
+                {"apiGroups": ["writ.dev"], "resources": ["chains", "agentpolicies", "agentrevocations"],
+                    "verbs": ["get", "list", "watch"]},
                 {"apiGroups": ["writ.dev"], "resources": ["agentrevocations/status"], "verbs": ["patch"]},
+                {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "patch"]},
             ])
         );
         let bindings = documents.iter().filter(|d| !d["subjects"].is_null());

@@ -25,7 +25,7 @@ use writ_chain::devnode::{DevNode, DevNodeOptions};
 use writ_chain::{Clock, Relay as _, SystemClock};
 use writ_dev_issuer::Issuer;
 use writ_identity::{CurrentBundles, SvidSource, WorkloadApiSource};
-use writ_relay::{ClientSettings, Holds, RelayClient, Witnesses};
+use writ_relay::{ClientSettings, Holds, RelayClient, SeenAction, Witnesses};
 
 const AGENT: &str = "spiffe://relay.test/ns/shop/sa/agent";
 const RELAY: &str = "spiffe://relay.test/ns/writ-system/sa/writ-relay";
@@ -171,6 +171,35 @@ async fn free_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
+/// An AgentPolicy that the agent is under.
+fn policy() -> Value {
+    let agent = json!({"serviceAccount": "agent", "spiffeId": AGENT, "key": "0x01", "status": "active", "configMap": "writ-buyers-agent", "pods": 1});
+    json!({
+        "apiVersion": "writ.dev/v1alpha1", "kind": "AgentPolicy",
+        "metadata": {"name": "buyers", "namespace": "shop", "uid": "p-1", "creationTimestamp": Timestamp::now().to_string()},
+        "spec": {"selector": {}},
+        "status": {"agents": [agent]},
+    })
+}
+
+fn transfers(count: u64) -> SeenAction {
+    SeenAction {
+        capability: "payments.transfer".to_owned(),
+        class: 2,
+        resource: None,
+        destination: "bank.example:80".to_owned(),
+        method: Some("POST".to_owned()),
+        path: Some("/v1/transfers".to_owned()),
+        tool: None,
+        denied: None,
+        rule: None,
+        count,
+        first: 10,
+        last: 20,
+        amount: None,
+    }
+}
+
 fn revocation() -> Value {
     json!({
         "apiVersion": "writ.dev/v1alpha1", "kind": "AgentRevocation",
@@ -243,6 +272,66 @@ async fn a_relay_takes_its_port_anew_when_a_chain_changes() {
     let before = client.metrics().heads;
     world.kubernetes.put("chains", world.chain(witnessing));
     eventually("heads come again", async || client.metrics().heads > before).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_two_relays_are_told_of_an_agents_actions_is_kept_beside_its_policy() {
+    let world = World::start().await;
+    let witnessing = free_port().await;
+    let _witness = world.witness(witnessing).await;
+    world.kubernetes.put("chains", world.chain(witnessing));
+    let mut relays = Vec::new();
+    for _ in 0..2 {
+        let port = free_port().await;
+        let relay = world.relay(port).await;
+        let (client, _) = world.sidecar(port).await;
+        eventually("a head came", async || client.head().is_some()).await;
+        relays.push((relay, client));
+    }
+    let report = async |n: usize, count: u64| relays[n].1.report(&[transfers(count)]).await;
+    let error = report(0, 1).await.unwrap_err();
+    assert!(error.to_string().contains("no AgentPolicy"), "{error}");
+
+    world.kubernetes.put("agentpolicies", policy());
+    // One report a second on one connection.
+    eventually("it is kept", async || report(0, 3).await.is_ok()).await;
+    eventually("it is kept", async || report(1, 4).await.is_ok()).await;
+    let map = world
+        .kubernetes
+        .config_map("shop", "writ-seen-buyers")
+        .unwrap();
+    assert_eq!(map["metadata"]["ownerReferences"][0]["uid"], "p-1");
+    assert_eq!(
+        map["metadata"]["labels"]["app.kubernetes.io/managed-by"],
+        "writ-relay"
+    );
+    let kept = |map: &Value| -> Value {
+        serde_json::from_str(map["data"]["actions.json"].as_str().unwrap()).unwrap()
+    };
+    let actions = kept(&map);
+    assert_eq!(actions.as_array().unwrap().len(), 1);
+    assert_eq!(actions[0]["agent"], AGENT);
+    assert_eq!(
+        (&actions[0]["count"], &actions[0]["decision"]),
+        (&json!(7), &json!("allow"))
+    );
+
+    // Somebody else was faster, then the API server fails: what is not written is not answered, nor counted.
+    world.kubernetes.fail(&[409, 409]);
+    eventually("it is kept", async || report(0, 1).await.is_ok()).await;
+    world.kubernetes.fail(&[500; 20]);
+    eventually("it is not kept", async || {
+        let failed = report(1, 100).await;
+        failed.is_err_and(|error| error.to_string().contains("could not be written"))
+    })
+    .await;
+    world.kubernetes.fail(&[]);
+    eventually("it is kept", async || report(1, 1).await.is_ok()).await;
+    let map = world
+        .kubernetes
+        .config_map("shop", "writ-seen-buyers")
+        .unwrap();
+    assert_eq!(kept(&map)[0]["count"], 9);
 }
 
 #[test]

@@ -6,9 +6,13 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 use writ_chain::{Clock, Relay as _, StateFeed};
 use writ_identity::{CurrentBundles, SvidSource};
-use writ_relay::{ClientSettings, Holds, RelayClient, RelayError, Witnesses, settle};
+use writ_relay::limits::MAX_SEEN;
+use writ_relay::{
+    ClientSettings, Holds, RelayClient, RelayError, SeenAction, SeenAmount, Witnesses, settle,
+};
 
 use crate::config::{Config, Relay};
+use crate::seen::{Count, Due, Kind, Seen};
 
 /// How long the relay's first head is waited for at start, so that a cluster that starts does not ask the endpoints all
 /// at once.
@@ -21,6 +25,40 @@ pub struct Relays {
     source: Arc<dyn SvidSource>,
     clock: Arc<dyn Clock>,
     running: Mutex<Option<Running>>,
+}
+
+/// What became of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reported {
+    /// There is nothing to tell that was not told.
+    Told,
+    /// The relay does not keep it now.
+    Refused,
+    /// There is no relay.
+    Away,
+}
+
+fn action((kind, count): &(Kind, Count)) -> SeenAction {
+    let kind = kind.clone();
+    SeenAction {
+        capability: kind.capability,
+        class: kind.class,
+        resource: kind.resource,
+        destination: kind.destination,
+        method: kind.method,
+        path: kind.path,
+        tool: kind.tool,
+        denied: kind.denied,
+        rule: kind.rule,
+        count: count.count,
+        first: count.first,
+        last: count.last,
+        amount: count.amount.as_ref().map(|amount| SeenAmount {
+            value: amount.value,
+            scale: amount.scale,
+            unit: amount.unit.clone(),
+        }),
+    }
 }
 
 /// A connection, and what looks after its notices.
@@ -104,6 +142,32 @@ impl Relays {
             }
         }
         Ok(())
+    }
+
+    /// Reports what the agent did, if a relay is there: what it does not keep is reported later.
+    pub async fn report(&self, seen: &Seen, due: Due) -> Reported {
+        let running = self
+            .lock()
+            .as_ref()
+            .map(|running| Arc::clone(&running.client));
+        let Some(client) = running.filter(|client| client.metrics().connected) else {
+            return Reported::Away;
+        };
+        let rows = seen.untold(due, MAX_SEEN);
+        if rows.is_empty() {
+            return Reported::Told;
+        }
+        let actions: Vec<SeenAction> = rows.iter().map(action).collect();
+        match client.report(&actions).await {
+            Ok(()) => {
+                seen.told(&rows);
+                Reported::Told
+            }
+            Err(error) => {
+                tracing::info!(%error, "what the agent did is not kept yet");
+                Reported::Refused
+            }
+        }
     }
 
     /// Whether a relay is configured, and a stream to it is open.

@@ -1,11 +1,10 @@
 //! The distinct actions that the agent asked for, counted: what its policy is written from.
 //!
-//! Bounded: an agent that thinks up ever new paths fills the table, and what comes after is only
-//! counted.
+//! Bounded: an agent that thinks up ever new paths fills the table, and what comes before it was told is
+//! only counted.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use writ_canonical::mcp::Message;
 use writ_catalog::{Amount, Intent};
@@ -124,56 +123,109 @@ pub struct Seen {
 
 #[derive(Debug, Default)]
 struct Table {
-    rows: HashMap<Kind, Count>,
-    more: u64,
-    changed: bool,
+    rows: HashMap<Kind, Row>,
+    dropped: u64,
+}
+
+#[derive(Debug)]
+struct Row {
+    count: Count,
+    /// How much of the count was told.
+    told: u64,
+}
+
+impl Table {
+    /// Makes room: what was told longest ago is forgotten, since whoever was told keeps it.
+    fn has_room(&mut self) -> bool {
+        if self.rows.len() < MAX_ACTIONS {
+            return true;
+        }
+        let told = self.rows.iter().filter(|(_, r)| r.told == r.count.count);
+        let oldest = told.min_by_key(|(_, row)| row.count.last);
+        match oldest.map(|(kind, _)| kind.clone()) {
+            Some(kind) => self.rows.remove(&kind).is_some(),
+            None => false,
+        }
+    }
 }
 
 impl Seen {
     /// Counts one.
     pub fn note(&self, sight: Sight, now: u64) {
-        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        table.changed = true;
-        let full = table.rows.len() >= MAX_ACTIONS;
-        match table.rows.entry(sight.kind) {
-            Entry::Occupied(mut row) => {
-                let row = row.get_mut();
-                row.count = row.count.saturating_add(1);
-                row.last = row.last.max(now);
-                let higher = |a: &Amount| row.amount.as_ref().is_none_or(|b| a.value > b.value);
-                if sight.amount.as_ref().is_some_and(higher) {
-                    row.amount = sight.amount;
-                }
+        let mut table = self.lock();
+        if let Some(row) = table.rows.get_mut(&sight.kind) {
+            let count = &mut row.count;
+            count.count = count.count.saturating_add(1);
+            count.first = count.first.min(now);
+            count.last = count.last.max(now);
+            let higher = |a: &Amount| count.amount.as_ref().is_none_or(|b| a.value > b.value);
+            if sight.amount.as_ref().is_some_and(higher) {
+                count.amount = sight.amount;
             }
-            Entry::Vacant(_) if full => table.more = table.more.saturating_add(1),
-            Entry::Vacant(row) => {
-                row.insert(Count {
-                    count: 1,
-                    first: now,
-                    last: now,
-                    amount: sight.amount,
-                });
+        } else if table.has_room() {
+            let count = Count {
+                count: 1,
+                first: now,
+                last: now,
+                amount: sight.amount,
+            };
+            table.rows.insert(sight.kind, Row { count, told: 0 });
+        } else {
+            table.dropped = table.dropped.saturating_add(1);
+        }
+    }
+
+    /// What was not told yet, with what each count grew by: new kinds of actions first, at most `most`. With
+    /// [`Due::New`], nothing unless there are new ones.
+    pub fn untold(&self, due: Due, most: usize) -> Vec<(Kind, Count)> {
+        let table = self.lock();
+        let mut rows: Vec<(&Kind, &Row)> = table
+            .rows
+            .iter()
+            .filter(|(_, row)| row.count.count > row.told)
+            .collect();
+        rows.sort_by_key(|(_, row)| (row.told > 0, row.count.first));
+        let new = rows.first().is_some_and(|(_, row)| row.told == 0);
+        if due == Due::New && !new {
+            return Vec::new();
+        }
+        let grown = |(kind, row): (&Kind, &Row)| {
+            let count = Count {
+                count: row.count.count - row.told,
+                ..row.count.clone()
+            };
+            (kind.clone(), count)
+        };
+        rows.into_iter().take(most).map(grown).collect()
+    }
+
+    /// This much was told, and is kept.
+    pub fn told(&self, rows: &[(Kind, Count)]) {
+        let mut table = self.lock();
+        for (kind, count) in rows {
+            if let Some(row) = table.rows.get_mut(kind) {
+                row.told = row.told.saturating_add(count.count).min(row.count.count);
             }
         }
     }
 
-    /// All rows, and how many actions found no place, if anything changed since the last time.
-    pub fn changed(&self) -> Option<(Vec<(Kind, Count)>, u64)> {
-        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        if !std::mem::take(&mut table.changed) {
-            return None;
-        }
-        let rows = table.rows.iter().map(|(k, c)| (k.clone(), c.clone()));
-        Some((rows.collect(), table.more))
+    /// How many actions found no place.
+    pub fn dropped(&self) -> u64 {
+        self.lock().dropped
     }
 
-    /// What was taken could not be told: it counts as changed again.
-    pub fn untold(&self) {
-        self.table
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .changed = true;
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What is due to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// New kinds of actions, and what else there is with them.
+    New,
+    /// Everything.
+    All,
 }
 
 /// At most [`MAX_TEXT`] bytes, without control characters.
@@ -206,31 +258,60 @@ mod tests {
             sight.amount = amount(value);
             seen.note(sight, now);
         }
-        let (rows, more) = seen.changed().unwrap();
-        assert_eq!((rows.len(), more), (1, 0));
+        let rows = seen.untold(Due::New, 9);
+        assert_eq!((rows.len(), seen.dropped()), (1, 0));
         let count = Count {
             count: 3,
-            first: 10,
+            first: 9,
             last: 11,
             amount: amount(1200),
         };
         assert_eq!(rows[0].1, count);
-        assert!(seen.changed().is_none());
-        seen.untold();
-        assert!(seen.changed().is_some());
     }
 
     #[test]
-    fn made_up_paths_cannot_grow_the_table() {
+    fn what_was_told_is_not_told_again_and_nothing_else_is_left_out() {
         let seen = Seen::default();
-        for n in 0..2000 {
-            seen.note(Sight::of_request("a:80", "GET", &format!("/{n}")), 1);
-        }
-        seen.note(Sight::of_request("a:80", "GET", "/1"), 2);
-        let (rows, more) = seen.changed().unwrap();
-        assert_eq!((rows.len(), more), (MAX_ACTIONS, 2000 - 512));
-        let again = rows.iter().find(|(k, _)| k.path.as_deref() == Some("/1"));
-        assert_eq!(again.unwrap().1.count, 2);
+        let note = |path: &str| seen.note(Sight::of_request("a:80", "GET", path), 1);
+        note("/1");
+        note("/1");
+        let first = seen.untold(Due::New, 9);
+        assert_eq!(seen.untold(Due::New, 9), first, "it was not answered");
+        note("/1");
+        seen.told(&first);
+        assert!(seen.untold(Due::New, 9).is_empty(), "only a count grew");
+        let grown = seen.untold(Due::All, 9);
+        assert_eq!((grown.len(), grown[0].1.count), (1, 1));
+        note("/2");
+        let both = seen.untold(Due::New, 9);
+        let counts: Vec<u64> = both.iter().map(|(_, c)| c.count).collect();
+        assert_eq!(counts, [1, 1]);
+        assert_eq!(both[0].0.path.as_deref(), Some("/2"), "new ones first");
+        assert_eq!(seen.untold(Due::New, 1).len(), 1);
+        seen.told(&both);
+        assert!(seen.untold(Due::All, 9).is_empty());
+    }
+
+    #[test]
+    fn made_up_paths_cannot_grow_the_table_and_what_was_told_makes_room() {
+        let seen = Seen::default();
+        let note = |n: u64| seen.note(Sight::of_request("a:80", "GET", &format!("/{n}")), n);
+        (0..2000).for_each(note);
+        let rows = seen.untold(Due::All, usize::MAX);
+        assert_eq!((rows.len(), seen.dropped()), (MAX_ACTIONS, 2000 - 512));
+        let oldest = &rows[..2];
+        seen.told(oldest);
+        note(3000);
+        note(3001);
+        note(3002);
+        assert_eq!(seen.dropped(), 2000 - 512 + 1);
+        let rows = seen.untold(Due::All, usize::MAX);
+        assert_eq!(rows.len(), MAX_ACTIONS);
+        assert!(rows.iter().all(|(kind, _)| *kind != oldest[0].0));
+        assert!(
+            rows.iter()
+                .any(|(kind, _)| kind.path.as_deref() == Some("/3001"))
+        );
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod liar;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,17 +25,21 @@ use liar::Liar;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use writ_catalog::Catalog;
-use writ_chain::{ChainConfig, Clock, SystemClock};
+use writ_chain::{ChainConfig, Clock, Relay as _, StateFeed, SystemClock, WarmSet};
 use writ_dev_issuer::Issuer;
 use writ_identity::tls::Authorize;
 use writ_identity::{SvidSource, WorkloadApiSource};
 use writ_policy::names::agent_key;
 use writ_policy::testing::{allowing, verdict_contract};
 use writ_relay::{
-    ChainSettings, Enforced, Notice, RelayServer, ServerSettings, Witness, WitnessAt,
-    WitnessSettings,
+    ChainSettings, Enforced, Notice, RelayServer, Report, ServerSettings, Unkept, Witness,
+    WitnessAt, WitnessSettings,
 };
+use writ_sidecar::config::Config;
+use writ_sidecar::relay::{Relays, Reported};
+use writ_sidecar::seen::{Due, Seen, Sight};
 
 const DOMAIN: &str = "relay.test";
 const POLICY: Address = Address::repeat_byte(0xc3);
@@ -79,6 +83,7 @@ struct World {
     endpoints: Vec<Liar>,
     relay: Option<RelayServer>,
     address: SocketAddr,
+    reports: Option<mpsc::Sender<Report>>,
 }
 
 impl World {
@@ -100,6 +105,7 @@ impl World {
             endpoints,
             relay: None,
             address: "127.0.0.1:0".parse().unwrap(),
+            reports: None,
         };
         for n in 0..WITNESSES {
             let settings = WitnessSettings {
@@ -132,6 +138,7 @@ impl World {
             authorize: Authorize::TrustDomain(DOMAIN.to_owned()),
             max_connections: 8,
             max_streams_per_id: 8,
+            reports: self.reports.clone(),
         };
         let source = self.source("writ-relay").await;
         let starting = async {
@@ -215,42 +222,7 @@ impl Drop for Sidecar {
 impl Sidecar {
     /// A sidecar of the agent, with the world's relay.
     async fn start(world: &World) -> Self {
-        let folder = world.folder.path();
-        let catalog = folder.join("catalog.yaml");
-        std::fs::write(&catalog, CATALOG).unwrap();
-        let hash = Catalog::from_yaml(CATALOG).unwrap().hash();
-        let key = B256::from(agent_key(&SALT, &id("agent")));
-        let chain = &world.chain;
-        chain.set_code(POLICY, &verdict_contract(&allowing())).await;
-        let policy_id = chain.install(key, POLICY).await;
-        chain.publish_with(policy_id, POLICY, hash.into()).await;
-        let ports = free_ports().await;
-        let [outbound, inbound, admin, api, dns] = ports;
-        let registries = &chain.registries;
-        let witnesses: Vec<String> = (0..WITNESSES).map(|n| id(&witness(n))).collect();
-        let config = json!({
-            "identity": {"workloadApi": folder.join("agent.sock")},
-            "agent": {"salt": hex::encode(SALT), "policySalt": hex::encode(SALT), "model": "ab".repeat(32)},
-            "chain": {
-                "chainId": registries.chain_id,
-                "endpoints": [world.own().url()],
-                "agentRegistry": registries.agents,
-                "policyRegistry": registries.policies,
-                "anchor": registries.policies,
-                "poll": "200ms",
-            },
-            "state": {"relay": {
-                "address": world.address.to_string(),
-                "spiffeId": id("writ-relay"),
-                "witnesses": witnesses,
-                "needed": NEEDED,
-            }},
-            "catalog": catalog,
-            "record": {"directory": folder.join("record")},
-            "listen": {"outbound": outbound, "inbound": inbound, "admin": admin, "api": api, "dns": dns},
-        });
-        let file = folder.join("sidecar.yaml");
-        std::fs::write(&file, config.to_string()).unwrap();
+        let (file, [_, _, admin, api, _]) = configured(world).await;
         let mut command = Command::new(env!("CARGO_BIN_EXE_writ-sidecar"));
         command.arg("run").arg("--config").arg(file);
         let sidecar = Self {
@@ -293,6 +265,47 @@ impl Sidecar {
         let code = answer["code"].as_str().unwrap_or_default().to_owned();
         (status, code)
     }
+}
+
+/// The agent is registered, and its sidecar's configuration written: the file, and the ports in it.
+async fn configured(world: &World) -> (PathBuf, [u16; 5]) {
+    let folder = world.folder.path();
+    let catalog = folder.join("catalog.yaml");
+    std::fs::write(&catalog, CATALOG).unwrap();
+    let hash = Catalog::from_yaml(CATALOG).unwrap().hash();
+    let key = B256::from(agent_key(&SALT, &id("agent")));
+    let chain = &world.chain;
+    chain.set_code(POLICY, &verdict_contract(&allowing())).await;
+    let policy_id = chain.install(key, POLICY).await;
+    chain.publish_with(policy_id, POLICY, hash.into()).await;
+    let ports = free_ports().await;
+    let [outbound, inbound, admin, api, dns] = ports;
+    let registries = &chain.registries;
+    let witnesses: Vec<String> = (0..WITNESSES).map(|n| id(&witness(n))).collect();
+    let config = json!({
+        "identity": {"workloadApi": folder.join("agent.sock")},
+        "agent": {"salt": hex::encode(SALT), "policySalt": hex::encode(SALT), "model": "ab".repeat(32)},
+        "chain": {
+            "chainId": registries.chain_id,
+            "endpoints": [world.own().url()],
+            "agentRegistry": registries.agents,
+            "policyRegistry": registries.policies,
+            "anchor": registries.policies,
+            "poll": "200ms",
+        },
+        "state": {"relay": {
+            "address": world.address.to_string(),
+            "spiffeId": id("writ-relay"),
+            "witnesses": witnesses,
+            "needed": NEEDED,
+        }},
+        "catalog": catalog,
+        "record": {"directory": folder.join("record")},
+        "listen": {"outbound": outbound, "inbound": inbound, "admin": admin, "api": api, "dns": dns},
+    });
+    let file = folder.join("sidecar.yaml");
+    std::fs::write(&file, config.to_string()).unwrap();
+    (file, ports)
 }
 
 /// Says an HTTP request: status and body of the answer, unless nobody listens yet.
@@ -388,4 +401,55 @@ async fn a_pushed_revocation_is_enforced_although_the_chain_knows_nothing_of_it(
     assert_eq!(sidecar.acts().await, (403, "revocation-pushed".to_owned()));
     world.mined(&sidecar).await;
     assert_eq!(sidecar.acts().await, (403, "revocation-pushed".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_agent_did_is_told_until_it_is_kept_and_not_again() {
+    let mut world = World::start().await;
+    let (reports, mut told) = mpsc::channel::<Report>(8);
+    world.reports = Some(reports);
+    world.relay = None;
+    world.start_relay().await;
+    let (file, _) = configured(&world).await;
+    let config = Config::load(&file).unwrap();
+    let relays = Relays::new(&config, world.source("agent").await, clock());
+    let seen = Seen::default();
+    let note = |path: &str| seen.note(Sight::of_request("bank.example:80", "GET", path), 7);
+    note("/balance");
+    assert_eq!(relays.report(&seen, Due::New).await, Reported::Away);
+
+    let client = relays.first(&config).await.unwrap().unwrap();
+    let relay = Arc::clone(&client) as Arc<dyn writ_chain::Relay>;
+    let feed = StateFeed::start_with(
+        world.reading(WITNESSES + 1),
+        clock(),
+        WarmSet::default(),
+        Some(relay),
+    );
+    relays.follow(&config, Arc::clone(&client), &feed.await.unwrap());
+    eventually("a head came", async || client.head().is_some()).await;
+
+    // Nobody keeps the first; the same is told again, with what came since.
+    let refused = async {
+        let report = told.recv().await.unwrap();
+        let paths: Vec<_> = report.actions.iter().map(|a| a.path.clone()).collect();
+        assert_eq!(paths, [Some("/balance".to_owned())]);
+        assert_eq!(&*report.agent, id("agent"));
+        report.kept.send(Err(Unkept::Failed)).unwrap();
+    };
+    let (reported, ()) = tokio::join!(relays.report(&seen, Due::New), refused);
+    assert_eq!(reported, Reported::Refused);
+    note("/balance");
+    let kept = tokio::spawn(async move {
+        let report = told.recv().await.unwrap();
+        report.kept.send(Ok(())).unwrap();
+        report.actions[0].count
+    });
+    // One report a second on one connection.
+    eventually("it is kept", async || {
+        relays.report(&seen, Due::New).await == Reported::Told
+    })
+    .await;
+    assert_eq!(kept.await.unwrap(), 2);
+    assert!(seen.untold(Due::All, 9).is_empty());
 }

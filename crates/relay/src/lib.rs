@@ -16,6 +16,7 @@ mod client;
 mod error;
 mod holds;
 pub mod limits;
+mod seen;
 mod server;
 mod settle;
 mod statement;
@@ -26,6 +27,7 @@ mod witness;
 pub use client::{ClientMetrics, ClientSettings, Enforcement, RelayClient};
 pub use error::RelayError;
 pub use holds::{Holds, Notice, Taken};
+pub use seen::{Report, SeenAction, SeenAmount, Unkept};
 pub use server::{ChainSettings, Enforced, RelayMetrics, RelayServer, ServerSettings, WitnessAt};
 pub use settle::settle;
 pub use statement::{

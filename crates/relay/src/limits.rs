@@ -24,6 +24,16 @@ pub const MAX_NOTICE_ID: usize = 128;
 pub const MAX_SPIFFE_ID: usize = 2048;
 /// Most notices that a relay has in force, and a sidecar keeps.
 pub const MAX_NOTICES: usize = 1024;
+/// Most kinds of actions in one report.
+pub const MAX_SEEN: usize = 256;
+/// Longest text in a report, in bytes.
+pub const MAX_SEEN_TEXT: usize = 256;
+/// Shortest time between two reports on one connection.
+pub const BETWEEN_REPORTS: Duration = Duration::from_secs(1);
+/// Reports that wait until they are kept.
+pub const MAX_REPORTS: usize = 4096;
+/// How long a report may take to be kept.
+pub const KEPT: Duration = Duration::from_secs(60);
 /// Messages waiting for one sidecar.
 pub const QUEUE: usize = 4;
 /// A sidecar that takes nothing for this long is dropped.

@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::Stream;
 use hyper_util::rt::TokioIo;
@@ -21,7 +21,7 @@ use writ_identity::SvidSource;
 use writ_identity::tls::{Authorize, ExpectedPeer, client_config, peer_spiffe_id, server_config};
 
 use crate::RelayError;
-use crate::limits::{KEEP_ALIVE, KEEP_ALIVE_TIMEOUT, REQUEST};
+use crate::limits::{BETWEEN_REPORTS, KEEP_ALIVE, KEEP_ALIVE_TIMEOUT, REQUEST};
 
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -75,7 +75,11 @@ pub(crate) fn causes(error: &dyn std::error::Error) -> String {
 
 /// Who is at the other end of an accepted connection.
 #[derive(Debug, Clone)]
-pub(crate) struct PeerId(pub Arc<str>);
+pub(crate) struct PeerId {
+    id: Arc<str>,
+    /// When it reported last.
+    reported: Arc<Mutex<Option<Instant>>>,
+}
 
 /// An accepted connection, its peer known.
 pub(crate) struct Accepted {
@@ -188,7 +192,10 @@ async fn accept(
             };
             let accepted = Accepted {
                 stream,
-                peer: PeerId(peer.into()),
+                peer: PeerId {
+                    id: peer.into(),
+                    reported: Arc::default(),
+                },
                 closing,
                 _permit: permit,
             };
@@ -201,6 +208,18 @@ async fn accept(
 /// Whose request it is.
 pub(crate) fn peer<T>(request: &tonic::Request<T>) -> Result<Arc<str>, tonic::Status> {
     let peer = request.extensions().get::<PeerId>();
-    peer.map(|peer| Arc::clone(&peer.0))
+    peer.map(|peer| Arc::clone(&peer.id))
         .ok_or_else(|| tonic::Status::unauthenticated("no identity"))
+}
+
+/// Whether it is time for another report on this connection; if so, it counts as made.
+pub(crate) fn may_report<T>(request: &tonic::Request<T>) -> Result<(), tonic::Status> {
+    let peer = request.extensions().get::<PeerId>();
+    let peer = peer.ok_or_else(|| tonic::Status::unauthenticated("no identity"))?;
+    let mut reported = peer.reported.lock().unwrap_or_else(PoisonError::into_inner);
+    if reported.is_some_and(|at| at.elapsed() < BETWEEN_REPORTS) {
+        return Err(tonic::Status::resource_exhausted("one report a second"));
+    }
+    *reported = Some(Instant::now());
+    Ok(())
 }

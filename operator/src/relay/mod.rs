@@ -2,6 +2,8 @@
 
 pub mod args;
 pub mod core;
+pub mod keep;
+pub mod seen;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,13 +19,14 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use writ_api::{AgentRevocation, Chain, Enforcement};
+use writ_api::{AgentPolicy, AgentRevocation, Chain, Enforcement};
 use writ_chain::{Clock, SystemClock};
 use writ_identity::tls::Authorize;
 use writ_identity::{SvidSource, WorkloadApiSource};
 use writ_relay::{ChainSettings, Notice, RelayError, RelayServer, ServerSettings};
 
 use self::core::{COLLECT, ChainRead, enforcement, notice, served};
+use self::keep::Keeper;
 use crate::args::Args;
 use crate::run::{RunError, wait_for_signal};
 use crate::{Metrics, OperatorError, admin};
@@ -60,7 +63,9 @@ pub async fn run(args: &Args) -> Result<(), RunError> {
             authorize: Authorize::TrustDomain(args.trust_domain.clone()),
             max_connections: args.relaying.max_sidecars,
             max_streams_per_id: args.relaying.max_sidecars_per_id,
+            reports: None,
         },
+        trust_domain: args.trust_domain.clone(),
         name: args
             .identity
             .clone()
@@ -110,6 +115,7 @@ pub(crate) async fn svid(args: &Args) -> Result<Arc<dyn SvidSource>, RunError> {
 
 struct Relay {
     client: Client,
+    trust_domain: String,
     source: Arc<dyn SvidSource>,
     clock: Arc<dyn Clock>,
     settings: ServerSettings,
@@ -141,14 +147,22 @@ impl Serving {
 
 impl Relay {
     /// Watches the cluster, and serves.
-    async fn follow(&self) -> Result<(), RunError> {
+    async fn follow(mut self) -> Result<(), RunError> {
         let (wake, woken) = mpsc::channel(1);
-        let (chains, watching_chains) = watch::<Chain>(&self.client, wake.clone());
+        let (chains, watching_chains) = watch::<Chain>(&self.client, wake.clone(), |_| ());
         let (revocations, watching_revocations) =
-            watch::<AgentRevocation>(&self.client, wake.clone());
+            watch::<AgentRevocation>(&self.client, wake.clone(), |_| ());
+        // What an AgentPolicy says wakes nobody: it is looked up when a report comes.
+        let (quiet, _) = mpsc::channel(1);
+        let (policies, watching_policies) = watch::<AgentPolicy>(&self.client, quiet, keep::strip);
+        let (reports, reported) = mpsc::channel(keep::QUEUE);
+        self.settings.reports = Some(reports);
+        let keeper = Keeper::new(self.client.clone(), self.trust_domain.clone(), policies);
         tokio::select! {
             () = watching_chains => Err(RunError::Ended("watch of Chains")),
             () = watching_revocations => Err(RunError::Ended("watch of AgentRevocations")),
+            () = watching_policies => Err(RunError::Ended("watch of AgentPolicies")),
+            () = keeper.run(reported) => Err(RunError::Ended("keeper of reports")),
             failed = self.work(chains, revocations, wake, woken) => Err(failed),
         }
     }
@@ -361,10 +375,11 @@ fn push(server: &RelayServer, reads: &[ChainRead], revocations: &[Arc<AgentRevoc
     }
 }
 
-/// Every object of a kind, and the task that keeps them and wakes at every change.
+/// Every object of a kind, less what `strip` takes away, and the task that keeps them and wakes at every change.
 fn watch<K>(
     client: &Client,
     wake: mpsc::Sender<()>,
+    strip: fn(&mut K),
 ) -> (Store<K>, impl Future<Output = ()> + Send + 'static)
 where
     K: Resource<DynamicType = ()>
@@ -378,6 +393,7 @@ where
     let (store, writer) = reflector::store();
     let watching = watcher(Api::<K>::all(client.clone()), watcher::Config::default())
         .default_backoff()
+        .modify(strip)
         .reflect(writer)
         .for_each(move |event| {
             match event {

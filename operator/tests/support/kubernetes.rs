@@ -18,7 +18,11 @@ use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 
 /// What these kinds are called.
-const KINDS: [(&str, &str); 2] = [("chains", "Chain"), ("agentrevocations", "AgentRevocation")];
+const KINDS: [(&str, &str); 3] = [
+    ("chains", "Chain"),
+    ("agentrevocations", "AgentRevocation"),
+    ("agentpolicies", "AgentPolicy"),
+];
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -26,6 +30,10 @@ struct State {
     version: u64,
     objects: BTreeMap<(String, String), Value>,
     patches: Vec<(String, String, Value)>,
+    /// ConfigMaps, by path.
+    maps: BTreeMap<String, Value>,
+    /// Answers to writes of ConfigMaps that fail, with this code, before one is let through.
+    failures: Vec<u16>,
 }
 
 struct Shared {
@@ -55,6 +63,8 @@ impl Kubernetes {
                 version: 1,
                 objects: BTreeMap::new(),
                 patches: Vec::new(),
+                maps: BTreeMap::new(),
+                failures: Vec::new(),
             }),
             events: broadcast::Sender::new(64),
         });
@@ -107,6 +117,17 @@ impl Kubernetes {
         let _ = self.shared.events.send((kind.to_owned(), event));
     }
 
+    /// A ConfigMap.
+    pub fn config_map(&self, namespace: &str, name: &str) -> Option<Value> {
+        let path = format!("/api/v1/namespaces/{namespace}/configmaps/{name}");
+        self.shared.state.lock().unwrap().maps.get(&path).cloned()
+    }
+
+    /// Lets the next writes of ConfigMaps fail.
+    pub fn fail(&self, codes: &[u16]) {
+        self.shared.state.lock().unwrap().failures = codes.to_vec();
+    }
+
     /// Query and body of every patch of this path.
     pub fn patches(&self, path: &str) -> Vec<(String, Value)> {
         let state = self.shared.state.lock().unwrap();
@@ -125,6 +146,13 @@ async fn answer(
     let path = head.uri.path().to_owned();
     let query = head.uri.query().unwrap_or_default().to_owned();
     let full = |value: Value| Full::new(Bytes::from(value.to_string())).boxed_unsync();
+    if path.contains("/configmaps") {
+        let object: Value = serde_json::from_slice(&body).unwrap();
+        let mut state = shared.state.lock().unwrap();
+        let (code, answer) = config_map(&mut state, &head.method, &path, &query, object);
+        let response = Response::builder().status(code).body(full(answer));
+        return Ok(response.unwrap());
+    }
     if head.method == Method::PATCH {
         let object: Value = serde_json::from_slice(&body).unwrap();
         let mut state = shared.state.lock().unwrap();
@@ -181,4 +209,48 @@ async fn answer(
         "apiVersion": "writ.dev/v1alpha1", "kind": format!("{kind}List"),
         "metadata": {"resourceVersion": state.version.to_string()}, "items": items,
     }))))
+}
+
+/// Creates, reads by a patch that changes nothing, and applies, with versions as the real one has them.
+fn config_map(
+    state: &mut State,
+    method: &Method,
+    path: &str,
+    query: &str,
+    mut object: Value,
+) -> (u16, Value) {
+    let failed = |code: u16, reason: &str| {
+        let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code,
+            "reason": reason, "message": reason});
+        (code, status)
+    };
+    let path = match *method {
+        Method::POST => format!("{path}/{}", object["metadata"]["name"].as_str().unwrap()),
+        _ => path.to_owned(),
+    };
+    let there = state.maps.get(&path).cloned();
+    let applies = query.contains("force=true");
+    match (&there, method) {
+        (None, &Method::PATCH) => return failed(404, "NotFound"),
+        (Some(_), &Method::POST) => return failed(409, "AlreadyExists"),
+        (Some(there), &Method::PATCH) if !applies => {
+            assert_eq!(object, json!({}), "a patch that changes nothing");
+            return (200, there.clone());
+        }
+        _ => {}
+    }
+    assert!(query.contains("fieldManager=writ-relay"), "{query}");
+    if !state.failures.is_empty() {
+        let code = state.failures.remove(0);
+        return failed(code, "Failed");
+    }
+    if let Some(there) = there
+        && there["metadata"]["resourceVersion"] != object["metadata"]["resourceVersion"]
+    {
+        return failed(409, "Conflict");
+    }
+    state.version += 1;
+    object["metadata"]["resourceVersion"] = json!(state.version.to_string());
+    state.maps.insert(path, object.clone());
+    (200, object)
 }

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::listen::{self, Direction};
 use crate::probes::Probes;
 use crate::scrapes::Scrapes;
+use crate::seen::Due;
 use crate::traces;
 
 pub use error::RunError;
@@ -25,6 +26,9 @@ use parts::Parts;
 
 /// How long open requests may take to end after the signal.
 const DRAIN: std::time::Duration = std::time::Duration::from_secs(25);
+
+/// How long the last report of what the agent did may take to be sent.
+const LAST_REPORT: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Arguments of `writ-sidecar run`.
 #[derive(clap::Args, Clone, Debug)]
@@ -117,6 +121,8 @@ pub async fn run(args: &Args) -> Result<(), RunError> {
     background.abort_all();
     parts.gate.flush_counts().await;
     parts.close().await;
+    // What is sent is kept, answered or not.
+    let _ = tokio::time::timeout(LAST_REPORT, parts.report(Due::All)).await;
     drop(admin);
     Ok(())
 }

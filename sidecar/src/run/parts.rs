@@ -25,8 +25,9 @@ use crate::metrics::Metrics;
 use crate::outbound::Outbound;
 use crate::parents::OpenRequests;
 use crate::probes::Probes;
-use crate::relay::Relays;
+use crate::relay::{Relays, Reported};
 use crate::scrapes::Scrapes;
+use crate::seen::Due;
 
 const STARTING: u8 = 0;
 const READY: u8 = 1;
@@ -158,6 +159,11 @@ impl Parts {
             self.gate.observe(observing);
         }
         Ok(())
+    }
+
+    /// Tells the relay what the agent did.
+    pub(super) async fn report(&self, due: Due) -> Reported {
+        self.relays.report(&self.outbound.seen, due).await
     }
 
     pub(super) fn spiffe_id(&self) -> String {

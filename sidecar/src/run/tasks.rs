@@ -7,15 +7,23 @@ use std::time::Duration;
 
 use notify::Watcher;
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::MissedTickBehavior;
 use writ_ledger::{Dns, Entry};
 
 use super::parts::Parts;
 use super::{RunError, reload};
 use crate::config::Config;
 use crate::dns::{self, RefusalSink, RefusedQuery};
+use crate::relay::Reported;
+use crate::seen::Due;
 
 /// How often gauges are read and counts are written.
 const EVERY: Duration = Duration::from_secs(5);
+
+/// How often counts are told that grew without anything new, in multiples of [`EVERY`].
+const COUNTS: u64 = 12;
+/// How long a relay that does not keep reports is left alone.
+const REFUSED: Duration = Duration::from_secs(30);
 
 /// Handles of the tasks that end when the sidecar has drained.
 pub(super) struct Background {
@@ -38,6 +46,7 @@ pub(super) async fn spawn(
     let mut tasks = JoinSet::new();
     serve_dns(config, &parts, &mut tasks).await?;
     tasks.spawn(keep_gauges(Arc::clone(&parts)));
+    tasks.spawn(tell_seen(Arc::clone(&parts)));
     let watcher = watch(path, config, parts, &mut tasks)?;
     Ok(Background {
         tasks,
@@ -104,6 +113,32 @@ async fn keep_gauges(parts: Arc<Parts>) {
         ticks.tick().await;
         parts.gate.flush_counts().await;
         parts.read_gauges();
+    }
+}
+
+/// Tells the relay what the agent did: new kinds of actions soon, counts now and then.
+async fn tell_seen(parts: Arc<Parts>) {
+    let mut ticks = tokio::time::interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut dropped = 0;
+    for tick in 1_u64.. {
+        ticks.tick().await;
+        let due = if tick % COUNTS == 0 {
+            Due::All
+        } else {
+            Due::New
+        };
+        if parts.report(due).await == Reported::Refused {
+            tokio::time::sleep(REFUSED).await;
+        }
+        let now = parts.outbound.seen.dropped();
+        if now > dropped {
+            tracing::warn!(
+                actions = now - dropped,
+                "too many kinds of actions to tell of all"
+            );
+            dropped = now;
+        }
     }
 }
 

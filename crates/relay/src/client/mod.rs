@@ -23,8 +23,8 @@ use writ_policy::{ProvedHeader, StateKey};
 use writ_proto::relay::v1;
 use writ_proto::relay::v1::state_service_client::StateServiceClient;
 
-use crate::limits::REQUEST;
-use crate::{Certificates, Holds, RelayError, Witnesses, wire};
+use crate::limits::{KEPT, REQUEST};
+use crate::{Certificates, Holds, RelayError, SeenAction, Witnesses, wire};
 use cache::{Cache, Wants, wants};
 
 /// Shortest and longest wait before a new connection.
@@ -142,6 +142,17 @@ impl RelayClient {
         self.inner.acknowledge(notice_id, enforcement);
     }
 
+    /// Reports what the agent did, at most [`MAX_SEEN`](crate::limits::MAX_SEEN) kinds of actions. Once it is answered it
+    /// is kept; else report the same again later.
+    ///
+    /// # Errors
+    /// There is no connection, or the relay cannot keep it now.
+    pub async fn report(&self, actions: &[SeenAction]) -> Result<(), EndpointError> {
+        let mut client = self.inner.client()?;
+        let call = client.report_actions(crate::seen::write(actions));
+        answered_within(KEPT, call).await.map(drop)
+    }
+
     /// What came to pass so far.
     pub fn metrics(&self) -> ClientMetrics {
         let counters = &self.inner.counters;
@@ -253,7 +264,14 @@ impl Inner {
 async fn answered<T>(
     call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
 ) -> Result<T, EndpointError> {
-    match tokio::time::timeout(REQUEST, call).await {
+    answered_within(REQUEST, call).await
+}
+
+async fn answered_within<T>(
+    within: Duration,
+    call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+) -> Result<T, EndpointError> {
+    match tokio::time::timeout(within, call).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
         Ok(Err(status)) => {
             let kind = match status.code() {

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use writ_chain::{ChainConfig, Clock, Reader};
@@ -21,10 +21,10 @@ use writ_identity::{CurrentBundles, SvidSource};
 use writ_proto::relay::v1::state_service_server::StateServiceServer;
 
 use crate::limits::{
-    KEEP_ALIVE, KEEP_ALIVE_TIMEOUT, MAX_NOTICES, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES,
-    READS_PER_CONNECTION,
+    KEEP_ALIVE, KEEP_ALIVE_TIMEOUT, MAX_NOTICES, MAX_REPORTS, MAX_REQUEST_BYTES,
+    MAX_RESPONSE_BYTES, READS_PER_CONNECTION,
 };
-use crate::{Notice, RelayError, Witnesses, statement, tls};
+use crate::{Notice, RelayError, Report, Witnesses, statement, tls};
 use hub::{Hub, lock};
 use service::{Places, Service};
 use votes::Votes;
@@ -86,8 +86,10 @@ pub struct ServerSettings {
     pub authorize: Authorize,
     /// Most connections at one time.
     pub max_connections: usize,
-    /// Most streams of one SPIFFE ID.
+    /// Most streams, and most reports under way, of one SPIFFE ID.
     pub max_streams_per_id: usize,
+    /// Where reports of what agents did go; `None`: they are not taken.
+    pub reports: Option<mpsc::Sender<Report>>,
 }
 
 /// A running relay. Dropping it ends it, and every connection to it.
@@ -161,6 +163,9 @@ impl RelayServer {
         let service = Service {
             hubs: Arc::clone(&hubs),
             places: Arc::new(Places::default()),
+            reporting: Arc::new(Places::default()),
+            waiting: Semaphore::new(MAX_REPORTS),
+            reports: settings.reports,
             most_per_id: settings.max_streams_per_id,
         };
         let service = StateServiceServer::new(service)

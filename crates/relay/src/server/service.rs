@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures::Stream;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use writ_chain::Reader;
@@ -16,9 +16,9 @@ use writ_proto::relay::v1::watch_request::Message as Said;
 
 use super::hub::{Hub, lock};
 use super::subscriber::Subscriber;
-use crate::limits::{QUEUE, REQUEST};
+use crate::limits::{KEPT, QUEUE, REQUEST};
 use crate::wire::{self, StateWriter};
-use crate::{RelayError, tls};
+use crate::{RelayError, Report, Unkept, seen, tls};
 
 /// Open streams by SPIFFE ID.
 #[derive(Debug, Default)]
@@ -62,6 +62,11 @@ impl Drop for Place {
 pub(super) struct Service {
     pub hubs: Arc<BTreeMap<u64, Arc<Hub>>>,
     pub places: Arc<Places>,
+    /// Reports under way by SPIFFE ID.
+    pub reporting: Arc<Places>,
+    /// Room for reports that wait until they are kept.
+    pub waiting: Semaphore,
+    pub reports: Option<mpsc::Sender<Report>>,
     pub most_per_id: usize,
 }
 
@@ -136,6 +141,34 @@ impl StateService for Service {
         let code_hash = wire::hash(&asked.code_hash)?;
         let code: Bytes = within(hub.code(block, address, code_hash)).await?.0;
         Ok(Response::new(v1::ReadCodeResponse { code }))
+    }
+
+    async fn report_actions(
+        &self,
+        request: Request<v1::ReportActionsRequest>,
+    ) -> Result<Response<v1::ReportActionsResponse>, Status> {
+        let none = || Status::unimplemented("reports are not kept here");
+        let reports = self.reports.as_ref().ok_or_else(none)?;
+        let agent = tls::peer(&request)?;
+        tls::may_report(&request)?;
+        let _place = self
+            .reporting
+            .take(&agent, self.most_per_id)
+            .ok_or(Unkept::Busy)?;
+        let _room = self.waiting.try_acquire().map_err(|_| Unkept::Busy)?;
+        let actions = seen::read(request.into_inner())?;
+        let (kept, answer) = oneshot::channel();
+        let report = Report {
+            agent,
+            actions,
+            kept,
+        };
+        reports.try_send(report).map_err(|_| Unkept::Busy)?;
+        match tokio::time::timeout(KEPT, answer).await {
+            Ok(Ok(kept)) => kept?,
+            Ok(Err(_)) | Err(_) => return Err(Unkept::Failed.into()),
+        }
+        Ok(Response::new(v1::ReportActionsResponse {}))
     }
 }
 

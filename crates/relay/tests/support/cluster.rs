@@ -96,6 +96,7 @@ impl Cluster {
             authorize: Authorize::TrustDomain(DOMAIN.to_owned()),
             max_connections: 64,
             max_streams_per_id: 32,
+            reports: None,
         };
         let source = self.ca.source(RELAY);
         let relay = RelayServer::start(settings, source, self.net.clock.clone());

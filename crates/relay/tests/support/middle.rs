@@ -213,6 +213,13 @@ impl StateService for Service {
         Ok(Response::new(v1::ReadAccountResponse { state }))
     }
 
+    async fn report_actions(
+        &self,
+        _: Request<v1::ReportActionsRequest>,
+    ) -> Result<Response<v1::ReportActionsResponse>, Status> {
+        Err(Status::unimplemented("no reports"))
+    }
+
     async fn read_code(
         &self,
         request: Request<v1::ReadCodeRequest>,
