@@ -28,9 +28,18 @@ impl Stage {
 
     /// Changes what the agents' AgentPolicy says, and returns its generation.
     pub async fn change_policy(&self, change: impl FnOnce(&mut AgentPolicySpec)) -> i64 {
-        let mut policy = self.policy(&self.agents).await;
+        self.change_policy_of(&self.agents, change).await
+    }
+
+    /// The same of the AgentPolicy in a namespace of the stage.
+    pub async fn change_policy_of(
+        &self,
+        namespace: &str,
+        change: impl FnOnce(&mut AgentPolicySpec),
+    ) -> i64 {
+        let mut policy = self.policy(namespace).await;
         change(&mut policy.spec);
-        let api: Api<AgentPolicy> = Api::namespaced(self.client(), &self.agents);
+        let api: Api<AgentPolicy> = Api::namespaced(self.client(), namespace);
         let patch = json!({"spec": policy.spec});
         let changed = api
             .patch("peers", &PatchParams::default(), &Patch::Merge(&patch))

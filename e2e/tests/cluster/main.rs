@@ -15,5 +15,6 @@ mod coverage;
 mod disturbance;
 mod guide;
 mod lifecycle;
+mod observing;
 mod policies;
 mod relayed;

@@ -143,19 +143,18 @@ fn catalog(out: &mut Out, draft: &Draft) {
             .iter()
             .map(|d| (&d.value, d.comments.as_slice())),
     );
-    if !draft.entries.is_empty() {
-        out.list(
-            2,
-            "entries",
-            draft.entries.iter().map(|e| (e, [].as_slice())),
-        );
+    // Both are said where they are empty, too: `kubectl apply` leaves in place what is not said.
+    if draft.entries.is_empty() {
+        out.line(2, "entries: []");
+    } else {
+        let entries = draft.entries.iter().map(|e| (e, [].as_slice()));
+        out.list(2, "entries", entries);
     }
-    if !draft.presets.is_empty() {
-        out.list(
-            2,
-            "presets",
-            draft.presets.iter().map(|p| (p, [].as_slice())),
-        );
+    if draft.presets.is_empty() {
+        out.line(2, "presets: []");
+    } else {
+        let presets = draft.presets.iter().map(|p| (p, [].as_slice()));
+        out.list(2, "presets", presets);
     }
 }
 
