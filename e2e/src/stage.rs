@@ -156,15 +156,15 @@ impl Stage {
 
     /// Sets the label of the agents' namespace that opts pods in, or takes it away.
     pub async fn opt_in(&self, value: Option<&str>) {
+        self.opt_in_namespace(&self.agents, value).await;
+    }
+
+    async fn opt_in_namespace(&self, namespace: &str, value: Option<&str>) {
         let api: Api<Namespace> = Api::all(self.client());
         let change = json!({"metadata": {"labels": {"writ.dev/inject": value}}});
-        api.patch(
-            &self.agents,
-            &PatchParams::default(),
-            &Patch::Merge(&change),
-        )
-        .await
-        .expect("a namespace that is labelled");
+        api.patch(namespace, &PatchParams::default(), &Patch::Merge(&change))
+            .await
+            .expect("a namespace that is labelled");
     }
 
     /// Revokes the stage's agent on chain.

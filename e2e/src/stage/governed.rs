@@ -67,6 +67,18 @@ impl Stage {
         .await
     }
 
+    /// Opts the namespace outside in, with agents under the same rules as the stage's own, but whom the
+    /// tools' AgentPolicy does not admit.
+    pub async fn govern_strangers(&self) {
+        let own = self.agents_policy().to_string();
+        let agents = |namespace: &str| format!("/ns/{namespace}/sa/peer");
+        let theirs = own.replace(&agents(&self.agents), &agents(&self.outside));
+        let theirs = serde_json::from_str(&theirs).expect("JSON as it was written");
+        self.opt_in_namespace(&self.outside, Some("enabled")).await;
+        self.apply::<AgentPolicy>(&self.outside, theirs).await;
+        self.in_force(&self.outside).await;
+    }
+
     fn agents_policy(&self) -> Value {
         let yaml = |text: &str| -> Value { serde_saphyr::from_str(text).expect("YAML") };
         json!({

@@ -8,7 +8,9 @@ use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 use serde_json::{Value, json};
 use writ_api::{AgentRevocation, AgentRevocationSpec, Phase};
-use writ_e2e::{By, Options, SYSTEM, Stage, envelope, measured, play_alone_with, play_with, until};
+use writ_e2e::{
+    By, Options, SYSTEM, Stage, agent_pod, envelope, measured, play_alone_with, play_with, until,
+};
 
 fn governed() -> Options {
     Options {
@@ -73,6 +75,30 @@ fn an_agent_policy_is_put_into_force_and_its_pods_act_under_it() {
             ),
             "{named} {version:?}"
         );
+    });
+}
+
+#[test]
+fn an_agent_that_the_target_does_not_admit_is_refused_there_whatever_its_own_policy_allows() {
+    play_with("strangers", governed(), async |stage| {
+        let tool = stage.start_tool().await;
+        stage.govern_strangers().await;
+        let mut pay = named("pay", transfer(stage, "25.00"));
+        let stranger = agent_pod("stranger", &json!([pay.clone()]));
+        let stranger = stage.create(&stage.outside, stranger).await;
+        assert!(stranger.containers().contains(&"writ-sidecar".to_owned()));
+        // Allowed here, and refused at the door: it is nobody that the tool's policy admits.
+        let refused = stranger.result("pay").await;
+        assert_eq!(refused["status"], 502, "{refused}");
+        pay["until"] = json!({"status": 200});
+        let admitted = stage.start_agent(json!([pay])).await;
+        assert_eq!(admitted.result("pay").await["status"], 200);
+        let arrived = tool.said().await;
+        let arrived = arrived.iter().filter(|line| line.get("path").is_some());
+        let from: Vec<Value> = arrived
+            .map(|line| envelope(line).expect("an envelope")["iss"].clone())
+            .collect();
+        assert_eq!(from, [stage.agent_id()]);
     });
 }
 
