@@ -1,10 +1,11 @@
 //! `writ-sidecar init`: captures the pod's traffic, and proves it before any other container runs.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use writ_redirect::{Ipv6, Ports, Proof, Redirect, RedirectError, apply};
+use writ_redirect::{Ipv6, Ports, Proof, Redirect, RedirectError, apply, await_announcement};
 
-use crate::names;
+use crate::{names, validate};
 
 /// Which traffic is captured, for whom. `init` and `validate` must be given the same.
 #[derive(clap::Args, Clone, Debug)]
@@ -90,6 +91,22 @@ pub struct Args {
     /// Folder for the sidecar's own resolv.conf and hosts, which no other container can write.
     #[arg(long, env = "WRIT_NAMES", value_name = "FOLDER")]
     pub names: Option<PathBuf>,
+    /// Who installs the rules.
+    #[arg(long, value_enum, default_value_t = By::Init)]
+    pub by: By,
+    /// With `--by node`: how many seconds to wait for the node agent.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600), value_name = "SECONDS")]
+    pub wait: u64,
+}
+
+/// Who installs the rules.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// This process, which needs NET_ADMIN and NET_RAW.
+    Init,
+    /// The node agent, writ-node. This process needs no capability: it waits until the agent says that
+    /// it installed these very rules, and then proves by packets that they capture.
+    Node,
 }
 
 /// Why the pod must not start.
@@ -108,7 +125,7 @@ pub enum InitError {
     },
 }
 
-/// Installs the rules in this pod's network namespace and proves them. It may be repeated as long
+/// Installs the rules in this pod's network namespace, or has the node agent do it, and proves them. It may be repeated as long
 /// as the sidecar does not run.
 ///
 /// # Errors
@@ -121,9 +138,19 @@ pub fn run(args: &Args) -> Result<Proof, InitError> {
             source,
         })?;
     }
-    let applied = apply(&args.redirect.redirect()?)?;
-    tracing::info!(v4 = ?applied.v4, v6 = ?applied.v6, "redirection installed");
-    Ok(crate::validate::prove(&args.redirect)?)
+    let redirect = args.redirect.redirect()?;
+    match args.by {
+        By::Init => {
+            let applied = apply(&redirect)?;
+            tracing::info!(v4 = ?applied.v4, v6 = ?applied.v6, "redirection installed");
+            Ok(validate::prove(&redirect)?)
+        }
+        By::Node => {
+            tracing::info!(seconds = args.wait, "waiting for the node agent");
+            await_announcement(&redirect, Duration::from_secs(args.wait))?;
+            Ok(validate::prove_by_packets(&redirect)?)
+        }
+    }
 }
 
 #[cfg(test)]

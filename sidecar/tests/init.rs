@@ -9,10 +9,10 @@
 #[path = "../../crates/redirect/tests/support/mod.rs"]
 mod support;
 
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use support::{PEER_V4, Pod, SIDECAR, output};
-use writ_redirect::Redirect;
+use writ_redirect::{Redirect, RedirectError, announce, apply};
 
 /// Runs the program behind `launcher` in the pod: whether it succeeded, and all it said.
 fn sidecar(pod: &Pod, launcher: &[&str], subcommand: &str) -> (bool, String) {
@@ -72,6 +72,100 @@ fn init_in_an_image_without_iptables_says_so() {
     assert!(!success);
     assert!(
         said.contains("use an init image that contains iptables"),
+        "{said}"
+    );
+}
+
+/// As admission makes it where the node agent installs the rules: no capability, a uid of its own.
+const UNPRIVILEGED: [&str; 7] = [
+    "setpriv",
+    "--reuid=2147483647",
+    "--regid=2147483647",
+    "--clear-groups",
+    "--no-new-privs",
+    "--inh-caps=-all",
+    "--bounding-set=-all",
+];
+
+fn waiting(pod: &Pod, seconds: &str) -> Child {
+    let (program, arguments) = UNPRIVILEGED.split_first().unwrap();
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .arg(env!("CARGO_BIN_EXE_writ-sidecar"))
+        .args(["init", "--by", "node", "--wait", seconds])
+        .args(["--sidecar-uid", &SIDECAR.to_string()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    pod.pod.enter(|| command.spawn().unwrap())
+}
+
+/// Whether it succeeded, and all it said.
+fn ended(child: Child) -> (bool, String) {
+    let output = child.wait_with_output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(said).unwrap())
+}
+
+/// Until the program listens.
+fn announced(pod: &Pod, redirect: &Redirect) -> Result<(), RedirectError> {
+    let give_up = std::time::Instant::now() + support::PATIENCE;
+    loop {
+        match pod.pod.enter(|| announce(redirect)) {
+            Err(RedirectError::NobodyWaits(error))
+                if error.kind() == std::io::ErrorKind::ConnectionRefused
+                    && std::time::Instant::now() < give_up => {}
+            told => return told,
+        }
+    }
+}
+
+#[test]
+fn init_without_capabilities_ends_when_the_rules_are_installed_from_outside() {
+    let (pod, redirect) = (Pod::new(), Redirect::new(SIDECAR).unwrap());
+    let mut child = waiting(&pod, "60");
+    pod.pod.enter(|| apply(&redirect)).unwrap();
+    assert!(child.try_wait().unwrap().is_none(), "it waits to be told");
+    announced(&pod, &redirect).unwrap();
+    let (success, said) = ended(child);
+    assert!(success, "{said}");
+    assert!(said.contains("redirection proved"), "{said}");
+}
+
+#[test]
+fn init_by_the_node_fails_where_nobody_installs_the_rules() {
+    let (success, said) = ended(waiting(&Pod::new(), "1"));
+    assert!(!success);
+    assert!(said.contains("check that a writ-node pod runs"), "{said}");
+}
+
+#[test]
+fn init_by_the_node_fails_where_other_rules_are_installed() {
+    let pod = Pod::new();
+    let other = Redirect::new(SIDECAR).unwrap().with_local_ports([6379]);
+    let other = other.unwrap();
+    let child = waiting(&pod, "4");
+    pod.pod.enter(|| apply(&other)).unwrap();
+    announced(&pod, &other).unwrap_err();
+    let (success, said) = ended(child);
+    assert!(!success);
+    assert!(said.contains("local=6379"), "{said}");
+}
+
+#[test]
+fn rules_that_are_announced_but_are_not_there_fail_init() {
+    let (pod, redirect) = (Pod::new(), Redirect::new(SIDECAR).unwrap());
+    let child = waiting(&pod, "60");
+    pod.pod.enter(|| apply(&redirect)).unwrap();
+    // What arrives by the rules for TCP says nothing of the others.
+    for table in ["iptables", "ip6tables"] {
+        pod.pod.run(table, "-t mangle -F OUTPUT");
+    }
+    announced(&pod, &redirect).unwrap();
+    let (success, said) = ended(child);
+    assert!(!success);
+    assert!(
+        said.contains("was not dropped") || said.contains("was sent"),
         "{said}"
     );
 }

@@ -10,8 +10,8 @@ use crate::certs::Lifetimes;
 use crate::choice::Static;
 use crate::overrides::{Overrides, is_name};
 use crate::settings::{
-    DEVICES, FIRST_UID, PROTECTED_PATHS, PullPolicy, SPIFFE_DRIVER, Settings, SpireSocket, Traces,
-    Trust,
+    DEVICES, FIRST_UID, PROTECTED_PATHS, PullPolicy, RedirectBy, SPIFFE_DRIVER, Settings,
+    SpireSocket, Traces, Trust,
 };
 
 /// Admission webhook of Writ: puts the sidecar into agents' pods, and refuses pods in which it
@@ -231,6 +231,10 @@ pub struct InjectionArgs {
     /// Share of the actions that are traced where the agent says nothing about it, from 0 to 1.
     #[arg(long, env = "WRIT_TRACE_RATIO", default_value = "0.01", value_parser = share, value_name = "SHARE")]
     pub trace_ratio: String,
+    /// Who installs the redirection: the init container, or the node agent writ-node, so that pods fit
+    /// into restricted namespaces (with the CSI driver for the socket, not with --spire-host-path).
+    #[arg(long, env = "WRIT_REDIRECT", value_enum, default_value_t = RedirectBy::Init, value_name = "WHO")]
+    pub redirect: RedirectBy,
     /// Whether IPv6 is captured like IPv4, or dropped.
     #[arg(long, env = "WRIT_IPV6", value_enum, default_value_t = Ipv6Mode::On)]
     pub ipv6: Ipv6Mode,
@@ -327,6 +331,7 @@ impl InjectionArgs {
                 Ipv6Mode::On => Ipv6::On,
                 Ipv6Mode::Off => Ipv6::Off,
             },
+            redirect: self.redirect,
             spire,
             cpu: self.sidecar_cpu.clone(),
             memory: self.sidecar_memory.clone(),
@@ -421,6 +426,7 @@ mod tests {
         let settings = settings(
             "--spire-host-path /run/spire/agent-sockets --static-config a,b --local-ports 6379 \
              --protected-path /srv/keys --devices example.com/npu --ipv6 off --sidecar-memory 256Mi \
+             --redirect node \
              --otlp-endpoint http://collector.observability.svc:4317 --trace-ratio 0.5",
         )
         .unwrap();
@@ -431,6 +437,7 @@ mod tests {
         assert!(settings.protected_paths.contains(&"/srv/keys".to_owned()));
         assert!(settings.devices.contains(&"example.com/npu".to_owned()));
         assert_eq!(settings.ipv6, Ipv6::Off);
+        assert_eq!(settings.redirect, RedirectBy::Node);
         assert_eq!(settings.memory, "256Mi");
         let traces = Traces {
             endpoint: "http://collector.observability.svc:4317".to_owned(),
@@ -474,6 +481,7 @@ mod tests {
             "--otlp-endpoint collector:4317",
             "--otlp-endpoint file:///spans",
             "--trace-ratio 2",
+            "--redirect sidecar",
             "--ca-lifetime 8h --ca-overlap 1h",
             "--cert-check 1h",
         ] {

@@ -10,6 +10,10 @@ pub const OPT_OUT: &str = "writ.dev/opt-out";
 pub const INJECTED: &str = "writ.dev/injected";
 /// The version of the injected form.
 pub const INJECTED_VERSION: &str = "1";
+/// Annotation that the webhook writes, where the node agent is to install the redirection.
+pub const REDIRECT: &str = "writ.dev/redirect";
+/// What that annotation says.
+pub const REDIRECT_BY_NODE: &str = "node";
 /// Annotation: the sidecar's log level.
 pub const LOG_LEVEL: &str = "writ.dev/log-level";
 /// Annotation: CPU requested for the sidecar.

@@ -60,7 +60,8 @@ impl Overrides {
                 // Read beside Prometheus' own annotations, see `scrapes`.
                 names::SCRAPE => Ok(()),
                 names::INJECTED if value == names::INJECTED_VERSION => Ok(()),
-                names::INJECTED => Err("left to the webhook"),
+                names::REDIRECT if value == names::REDIRECT_BY_NODE => Ok(()),
+                names::INJECTED | names::REDIRECT => Err("left to the webhook"),
                 _ => {
                     refusals.add(
                         Code::UnknownAnnotation,
@@ -187,6 +188,7 @@ mod tests {
             (names::POLICY, "-a"),
             (names::POLICY, ""),
             (names::INJECTED, "0"),
+            (names::REDIRECT, "init"),
         ] {
             let refusals = read(name, value).unwrap_err();
             let codes: Vec<Code> = refusals.iter().map(|refusal| refusal.code).collect();

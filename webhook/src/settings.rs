@@ -7,6 +7,9 @@ use writ_redirect::{Ipv6, Ports};
 pub const FIRST_UID: u32 = 2_000_000_000;
 /// The highest uid that sidecars draw from.
 pub const LAST_UID: u32 = 2_147_483_646;
+/// The uid and gid of the init container that waits for the node agent: the highest that Kubernetes
+/// takes, which no sidecar draws, and which no other container may have either.
+pub const INIT_UID: u32 = LAST_UID + 1;
 
 /// CSI driver of the SPIFFE project, which mounts the Workload API's socket.
 pub const SPIFFE_DRIVER: &str = "csi.spiffe.io";
@@ -52,6 +55,16 @@ pub enum Trust {
     Image,
 }
 
+/// Who installs the redirection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum RedirectBy {
+    /// The init container, which has NET_ADMIN and NET_RAW and is root.
+    Init,
+    /// The node agent. The init container has nothing and waits for it, so that the pod fits into a
+    /// namespace where the Pod Security Standard `restricted` is enforced.
+    Node,
+}
+
 /// Where sidecars send traces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Traces {
@@ -83,6 +96,8 @@ pub struct Settings {
     pub trust: Trust,
     /// Whether IPv6 is captured or dropped.
     pub ipv6: Ipv6,
+    /// Who installs the redirection.
+    pub redirect: RedirectBy,
     /// Where the Workload API comes from.
     pub spire: SpireSocket,
     /// CPU requested for the sidecar, unless the pod says otherwise.
@@ -159,6 +174,7 @@ impl Default for Settings {
             local_ports: Vec::new(),
             trust: Trust::Bundle,
             ipv6: Ipv6::On,
+            redirect: RedirectBy::Init,
             spire: SpireSocket::Csi(SPIFFE_DRIVER.to_owned()),
             cpu: "50m".to_owned(),
             memory: "128Mi".to_owned(),

@@ -27,6 +27,7 @@ use policy::{Seen, admits};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use writ_webhook::settings::RedirectBy;
 use writ_webhook::{Refusals, Settings, inject, known};
 
 /// What the chart makes of the webhook by default.
@@ -347,6 +348,15 @@ fn only_a_kubelet_shows_a_static_pod() {
 fn what_the_webhook_makes_passes_the_policy() {
     let enabled = labels(&[("writ.dev/inject", "enabled")]);
     assert!(pods_policy(&injected(), &enabled));
+    let by_node = Settings {
+        redirect: RedirectBy::Node,
+        ..Settings::default()
+    };
+    let by_node = inject(serde_json::from_value(pod()).unwrap(), &by_node).unwrap();
+    assert!(pods_policy(
+        &serde_json::to_value(by_node).unwrap(),
+        &enabled
+    ));
     let mut with_others = injected();
     let another = with_others["spec"]["containers"][0].clone();
     let inits = with_others["spec"]["initContainers"]
@@ -363,6 +373,10 @@ fn a_forged_sidecar_or_an_unconfined_container_does_not_pass_the_policy() {
         ("/spec/initContainers/0/image", json!("evil")),
         ("/spec/initContainers/1/image", json!("evil")),
         ("/spec/initContainers/0/args", json!(["validate"])),
+        (
+            "/spec/initContainers/0/args",
+            json!(["init", "--by", "nobody"]),
+        ),
         ("/spec/initContainers/1/command", json!(["sh"])),
         ("/spec/initContainers/1/restartPolicy", json!("Never")),
         (

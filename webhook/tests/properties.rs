@@ -11,7 +11,7 @@ use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use writ_webhook::settings::{FIRST_UID, LAST_UID};
+use writ_webhook::settings::{FIRST_UID, INIT_UID, LAST_UID, RedirectBy};
 use writ_webhook::{Settings, inject, sidecar_uid, validate};
 
 fn name() -> impl Strategy<Value = String> {
@@ -141,6 +141,14 @@ fn uid() -> impl Strategy<Value = u32> {
     FIRST_UID..=LAST_UID
 }
 
+/// Either way of redirection.
+fn settings() -> impl Strategy<Value = Settings> {
+    prop_oneof![Just(RedirectBy::Init), Just(RedirectBy::Node)].prop_map(|redirect| Settings {
+        redirect,
+        ..Settings::default()
+    })
+}
+
 /// What an app's container needs for the redirection to hold.
 fn assert_confined(container: &Container) {
     let context = container.security_context.as_ref().unwrap();
@@ -169,8 +177,9 @@ fn assert_confined(container: &Container) {
 
 proptest! {
     #[test]
-    fn injecting_twice_is_injecting_once(pod in pod(), first in uid(), second in uid()) {
-        let settings = Settings::default();
+    fn injecting_twice_is_injecting_once(
+        pod in pod(), settings in settings(), first in uid(), second in uid(),
+    ) {
         let injected = inject(pod, &settings.with_uid(first));
         // Where too many pods are refused, nothing is shown.
         prop_assume!(injected.is_ok());
@@ -184,8 +193,9 @@ proptest! {
     }
 
     #[test]
-    fn an_injected_pod_is_valid_and_every_container_of_it_confined(pod in pod(), uid in uid()) {
-        let settings = Settings::default();
+    fn an_injected_pod_is_valid_and_every_container_of_it_confined(
+        pod in pod(), settings in settings(), uid in uid(),
+    ) {
         let injected = inject(pod, &settings.with_uid(uid));
         prop_assume!(injected.is_ok());
         let injected = injected.unwrap();
@@ -194,6 +204,12 @@ proptest! {
         let inits = spec.init_containers.unwrap();
         prop_assert_eq!(&inits[0].name, "writ-init");
         prop_assert_eq!(&inits[1].name, "writ-sidecar");
+        let user = |container: &Container| container.security_context.as_ref().unwrap().run_as_user;
+        prop_assert_eq!(user(&inits[1]), Some(i64::from(uid)));
+        prop_assert_eq!(user(&inits[0]), Some(match settings.redirect {
+            RedirectBy::Init => 0,
+            RedirectBy::Node => i64::from(INIT_UID),
+        }));
         for container in spec.containers.iter().chain(&inits[2..]) {
             assert_confined(container);
         }
@@ -202,8 +218,8 @@ proptest! {
     #[test]
     fn a_container_that_another_webhook_adds_is_refused_until_it_is_covered_too(
         pod in pod(), added in container(), front in any::<bool>(), init in any::<bool>(), uid in uid(),
+        settings in settings(),
     ) {
-        let settings = Settings::default();
         let injected = inject(pod, &settings);
         prop_assume!(injected.is_ok());
         let mut pod = injected.unwrap();
@@ -220,8 +236,9 @@ proptest! {
     }
 
     #[test]
-    fn any_change_to_the_sidecar_is_found(pod in pod(), which in 0usize..2, change in 0usize..7) {
-        let settings = Settings::default();
+    fn any_change_to_the_sidecar_is_found(
+        pod in pod(), settings in settings(), which in 0usize..2, change in 0usize..7,
+    ) {
         let injected = inject(pod, &settings);
         prop_assume!(injected.is_ok());
         let whole = injected.unwrap();

@@ -8,6 +8,7 @@
 
 use k8s_openapi::api::core::v1::{Pod, VolumeMount};
 use serde_json::{Value, json};
+use writ_webhook::settings::{INIT_UID, RedirectBy};
 use writ_webhook::{Code, Refusals, Settings, inject, sidecar_uid, validate, validate_update};
 
 fn pod(spec: Value) -> Pod {
@@ -45,6 +46,56 @@ fn a_sidecar_with_a_uid_of_ones_own_choice_is_refused() {
         let replaced = inject(forged, &drawn).unwrap();
         assert_eq!(sidecar_uid(&replaced), Some(2_000_000_123));
     }
+}
+
+fn by_node() -> Settings {
+    Settings {
+        redirect: RedirectBy::Node,
+        ..Settings::default()
+    }
+}
+
+#[test]
+fn who_redirects_is_said_by_the_webhook_alone() {
+    let marked = |settings: &Settings| inject(pod(json!({})), settings).unwrap();
+    let says = |pod: &Pod| {
+        let annotations = pod.metadata.annotations.as_ref().unwrap();
+        annotations.get("writ.dev/redirect").cloned()
+    };
+    assert_eq!(says(&marked(&by_node())).as_deref(), Some("node"));
+    assert_eq!(says(&marked(&Settings::default())), None);
+
+    // Claimed where it is not so: taken out, and refused if it comes back after that.
+    let mut claimed = pod(json!({}));
+    let claim = [("writ.dev/redirect".to_owned(), "node".to_owned())];
+    claimed.metadata.annotations = Some(claim.clone().into());
+    assert_eq!(says(&inject(claimed, &Settings::default()).unwrap()), None);
+    let mut late = marked(&Settings::default());
+    late.metadata.annotations.as_mut().unwrap().extend(claim);
+    assert!(!validate(&late, &Settings::default()).is_empty());
+
+    // Taken away where it is so.
+    let mut removed = marked(&by_node());
+    let annotations = removed.metadata.annotations.as_mut().unwrap();
+    annotations.remove("writ.dev/redirect");
+    assert!(!validate(&removed, &by_node()).is_empty());
+    assert_eq!(inject(removed, &by_node()).unwrap(), marked(&by_node()));
+
+    // A running pod keeps it.
+    let (old, mut new) = (marked(&by_node()), marked(&by_node()));
+    let annotations = new.metadata.annotations.as_mut().unwrap();
+    annotations.remove("writ.dev/redirect");
+    assert_eq!(codes(&validate_update(&old, &new)), [Code::Immutable]);
+}
+
+#[test]
+fn nobody_else_runs_as_the_init_container_nor_does_a_sidecar() {
+    let named = pod(json!({"securityContext": {"runAsUser": INIT_UID}}));
+    let refusals = inject(named, &by_node()).unwrap_err();
+    assert_eq!(codes(&refusals), [Code::ReservedUser]);
+    let forged = inject(pod(json!({})), &by_node().with_uid(INIT_UID)).unwrap();
+    assert_eq!(sidecar_uid(&forged), None);
+    assert!(codes(&validate(&forged, &by_node())).contains(&Code::NotInjected));
 }
 
 #[test]

@@ -10,6 +10,8 @@ use crate::{Ipv6, Redirect, conntrack, parse_uid_map, rules};
 
 /// Bit of `CAP_NET_ADMIN` in the capability sets (capabilities(7)).
 const CAP_NET_ADMIN: u32 = 12;
+/// IPv6 addresses of the calling thread's network namespace, which is not always its process's.
+pub(crate) const ADDRESSES_V6: &str = "/proc/thread-self/net/if_inet6";
 
 /// What was installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +83,7 @@ pub(crate) fn read_back(
 }
 
 pub(crate) fn kernel_has_ipv6() -> bool {
-    Path::new("/proc/self/net/if_inet6").exists()
+    Path::new(ADDRESSES_V6).exists()
 }
 
 pub(crate) fn read(path: &str) -> Result<String, RedirectError> {

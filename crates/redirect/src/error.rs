@@ -120,6 +120,19 @@ pub enum RedirectError {
         /// What was tried and what happened.
         what: String,
     },
+    /// Nobody said that the rules are installed.
+    #[error(
+        "nobody installed the redirection within {waited:?}{told}: check that a writ-node pod runs on this node, and look at this pod's events for why it refused"
+    )]
+    NotAnnounced {
+        /// How long this process waited.
+        waited: std::time::Duration,
+        /// What was said instead, if anything.
+        told: String,
+    },
+    /// No container of the pod waits for the rules.
+    #[error("the pod's init container does not wait for the redirection: {0}")]
+    NobodyWaits(io::Error),
     /// The rules read back differ from those expected.
     #[error("the {family} rules differ from those expected: {}. Apply the rules again and look for other software that changes iptables in this pod", .differences.join("; "))]
     Differs {

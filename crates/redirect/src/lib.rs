@@ -2,7 +2,9 @@
 //!
 //! [`rules`] is pure: a [`Redirect`] in, the input of `iptables-restore` for both families out.
 //! [`apply`] installs them in the network namespace of the caller, [`validate`] proves that they
-//! hold, and [`original_dst`] tells a listener where a captured connection was going.
+//! hold, and [`original_dst`] tells a listener where a captured connection was going. Where the pod
+//! itself may not install rules, somebody else of the node does, and [`announce`]s it to a container
+//! that [`await_announcement`]s and then [`observe`]s.
 //!
 //! What the rules promise, for every process of the pod whose uid is not the sidecar's:
 //! - a TCP connection ends at the sidecar's outbound listener, whatever its destination, the
@@ -20,6 +22,7 @@ mod apply;
 mod config;
 mod conntrack;
 mod error;
+mod handover;
 mod iptables;
 mod original_dst;
 mod readback;
@@ -29,7 +32,8 @@ mod validate;
 pub use apply::{Applied, FamilyState, apply};
 pub use config::{Ipv6, Ports, Redirect, UidRange, parse_uid_map};
 pub use error::{Family, RedirectError};
+pub use handover::{announce, await_announcement};
 pub use original_dst::{OriginalDstError, original_dst};
 pub use readback::{differences, replacing};
 pub use rules::{Ruleset, rules};
-pub use validate::{FamilyProof, Proof, validate};
+pub use validate::{FamilyProof, Proof, observe, validate};

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::apply::{kernel_has_ipv6, read, read_back, require_net_admin};
+use crate::apply::{ADDRESSES_V6, kernel_has_ipv6, read, read_back, require_net_admin};
 use crate::error::{Family, RedirectError};
 use crate::iptables::Backend;
 use crate::{Ipv6, Redirect, original_dst, parse_uid_map, rules};
@@ -16,7 +16,7 @@ use crate::{Ipv6, Redirect, original_dst, parse_uid_map, rules};
 /// How long a probe may take to arrive; over loopback it takes microseconds.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// An arbitrary port of the probes' destination, neither DNS nor one of the sidecar's defaults.
-const PROBE_PORT: u16 = 20443;
+pub(crate) const PROBE_PORT: u16 = 20443;
 
 /// What was proved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,35 +50,48 @@ pub enum FamilyProof {
 /// When a probe went elsewhere, a rule is missing, or the sidecar's ports are taken.
 pub fn validate(redirect: &Redirect, token: [u8; 16]) -> Result<Proof, RedirectError> {
     require_net_admin(&read("/proc/self/status")?)?;
+    let redirect = mapped(redirect)?;
+    let ruleset = rules(&redirect);
+    standing(Family::V4, &ruleset.v4)?;
+    if kernel_has_ipv6() {
+        standing(Family::V6, &ruleset.v6)?;
+    }
+    observe(&redirect, token)
+}
+
+/// As [`validate`], by packets alone: for a process without capabilities, which cannot read rules. It
+/// says nothing of the inbound rules, nor of a family without addresses; whoever installed the rules
+/// read them all back, see [`crate::announce`].
+///
+/// # Errors
+/// When a probe went elsewhere, or the sidecar's ports are taken.
+pub fn observe(redirect: &Redirect, token: [u8; 16]) -> Result<Proof, RedirectError> {
     let uid = nix::unistd::Uid::effective().as_raw();
     if uid == redirect.sidecar_uid() {
         return Err(RedirectError::ValidatorUid(uid));
     }
-    let redirect = redirect
-        .clone()
-        .with_uids(parse_uid_map(&read("/proc/self/uid_map")?)?)?;
-    let ruleset = rules(&redirect);
-    standing(Family::V4, &ruleset.v4)?;
+    let redirect = mapped(redirect)?;
     let v4 = captured(&redirect, Family::V4, token)?;
     let v6 = match (kernel_has_ipv6(), redirect.ipv6()) {
         (false, Ipv6::Off) => FamilyProof::Absent,
         (false, Ipv6::On) => return Err(RedirectError::NoIpv6),
-        (true, ipv6) => {
-            standing(Family::V6, &ruleset.v6)?;
-            if read("/proc/self/net/if_inet6")?.trim().is_empty() {
-                FamilyProof::NoAddress
-            } else if ipv6 == Ipv6::Off {
-                dropped(
-                    Family::V6,
-                    SocketAddr::new(loopback(Family::V6), PROBE_PORT),
-                )?;
-                FamilyProof::Dropped
-            } else {
-                captured(&redirect, Family::V6, token)?
-            }
+        (true, _) if read(ADDRESSES_V6)?.trim().is_empty() => FamilyProof::NoAddress,
+        (true, Ipv6::Off) => {
+            dropped(
+                Family::V6,
+                SocketAddr::new(loopback(Family::V6), PROBE_PORT),
+            )?;
+            FamilyProof::Dropped
         }
+        (true, Ipv6::On) => captured(&redirect, Family::V6, token)?,
     };
     Ok(Proof { v4, v6 })
+}
+
+/// `redirect` within the user namespace of the caller.
+fn mapped(redirect: &Redirect) -> Result<Redirect, RedirectError> {
+    let uids = parse_uid_map(&read("/proc/self/uid_map")?)?;
+    redirect.clone().with_uids(uids)
 }
 
 /// Some backend holds exactly these rules. If none does, the one that comes closest tells why.

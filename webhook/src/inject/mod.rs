@@ -12,7 +12,7 @@ use crate::overrides::Overrides;
 use crate::probes;
 use crate::refusal::{Code, Refusals};
 use crate::scrapes;
-use crate::settings::{Settings, Trust};
+use crate::settings::{RedirectBy, Settings, Trust};
 
 pub(crate) use apps::bare;
 use parts::Declared;
@@ -68,5 +68,11 @@ pub fn inject(mut pod: Pod, settings: &Settings) -> Result<Pod, Refusals> {
         names::INJECTED.to_owned(),
         names::INJECTED_VERSION.to_owned(),
     );
+    if settings.redirect == RedirectBy::Node {
+        annotations.insert(
+            names::REDIRECT.to_owned(),
+            names::REDIRECT_BY_NODE.to_owned(),
+        );
+    }
     refusals.or(pod)
 }

@@ -13,13 +13,13 @@ use writ_redirect::{Ipv6, Ports};
 
 use crate::names;
 use crate::overrides::Overrides;
-use crate::settings::{Settings, SpireSocket};
+use crate::settings::{INIT_UID, RedirectBy, Settings, SpireSocket};
 
 /// How long the sidecar may take to become ready before it is started anew, in seconds. The chain
 /// or SPIRE may come later than the pod.
 const STARTUP_SECONDS: i32 = 300;
 
-/// The init container that redirects the pod's traffic, and proves it.
+/// The init container that redirects the pod's traffic, or has the node agent do it, and proves it.
 #[must_use]
 pub fn init(settings: &Settings) -> Container {
     let mut env = vec![
@@ -38,27 +38,37 @@ pub fn init(settings: &Settings) -> Container {
     }
     env.extend(ports(&settings.ports));
     env.push(variable(names::NAMES, names::NAMES_PATH));
+    let names = mount(names::NAMES_VOLUME, names::NAMES_PATH);
+    let (arguments, security_context, mounts) = match settings.redirect {
+        RedirectBy::Init => (
+            &["init"][..],
+            SecurityContext {
+                run_as_user: Some(0),
+                run_as_group: Some(0),
+                run_as_non_root: Some(false),
+                capabilities: Some(Capabilities {
+                    add: Some(vec!["NET_ADMIN".to_owned(), "NET_RAW".to_owned()]),
+                    drop: Some(vec!["ALL".to_owned()]),
+                }),
+                ..locked_down()
+            },
+            vec![mount(names::RUN_VOLUME, "/run"), names],
+        ),
+        RedirectBy::Node => (
+            &["init", "--by", "node"][..],
+            unprivileged(INIT_UID),
+            vec![names],
+        ),
+    };
     Container {
         name: names::INIT.to_owned(),
         image: Some(settings.init_image.clone()),
-        args: Some(vec!["init".to_owned()]),
+        args: Some(arguments.iter().copied().map(str::to_owned).collect()),
         env: Some(env),
         // Requests count by the largest init container, so these cost the pod nothing.
         resources: Some(resources("10m", "64Mi")),
-        security_context: Some(SecurityContext {
-            run_as_user: Some(0),
-            run_as_group: Some(0),
-            run_as_non_root: Some(false),
-            capabilities: Some(Capabilities {
-                add: Some(vec!["NET_ADMIN".to_owned(), "NET_RAW".to_owned()]),
-                drop: Some(vec!["ALL".to_owned()]),
-            }),
-            ..locked_down()
-        }),
-        volume_mounts: Some(vec![
-            mount(names::RUN_VOLUME, "/run"),
-            mount(names::NAMES_VOLUME, names::NAMES_PATH),
-        ]),
+        security_context: Some(security_context),
+        volume_mounts: Some(mounts),
         ..container(settings)
     }
 }
@@ -114,7 +124,6 @@ pub fn sidecar(settings: &Settings, overrides: &Overrides, declared: Declared) -
         env.push(variable("WRIT_TRACE_RATIO", traces.ratio.clone()));
     }
     let admin = settings.ports.status;
-    let id = i64::from(settings.uid);
     Container {
         name: names::SIDECAR.to_owned(),
         image: Some(settings.sidecar_image.clone()),
@@ -135,16 +144,7 @@ pub fn sidecar(settings: &Settings, overrides: &Overrides, declared: Declared) -
             &or(&overrides.cpu, &settings.cpu),
             &or(&overrides.memory, &settings.memory),
         )),
-        security_context: Some(SecurityContext {
-            run_as_user: Some(id),
-            run_as_group: Some(id),
-            run_as_non_root: Some(true),
-            capabilities: Some(Capabilities {
-                drop: Some(vec!["ALL".to_owned()]),
-                ..Capabilities::default()
-            }),
-            ..locked_down()
-        }),
+        security_context: Some(unprivileged(settings.uid)),
         startup_probe: Some(Probe {
             failure_threshold: Some(STARTUP_SECONDS),
             ..probe("/readyz", admin, 1)
@@ -188,7 +188,7 @@ pub fn volumes(settings: &Settings) -> Vec<Volume> {
             ..named(names::SPIRE_VOLUME)
         },
     };
-    vec![
+    let mut volumes = vec![
         Volume {
             config_map: Some(ConfigMapVolumeSource {
                 name: settings.config.clone(),
@@ -201,9 +201,12 @@ pub fn volumes(settings: &Settings) -> Vec<Volume> {
         empty(names::KEYS_VOLUME, Some("Memory"), Some("1Mi")),
         empty(names::TRUST_VOLUME, Some("Memory"), Some("4Mi")),
         spire,
-        empty(names::RUN_VOLUME, Some("Memory"), Some("1Mi")),
-        empty(names::NAMES_VOLUME, Some("Memory"), Some("1Mi")),
-    ]
+    ];
+    if settings.redirect == RedirectBy::Init {
+        volumes.push(empty(names::RUN_VOLUME, Some("Memory"), Some("1Mi")));
+    }
+    volumes.push(empty(names::NAMES_VOLUME, Some("Memory"), Some("1Mi")));
+    volumes
 }
 
 /// The mount by which an application's container reads the trust bundle.
@@ -228,6 +231,21 @@ fn locked_down() -> SecurityContext {
         read_only_root_filesystem: Some(true),
         seccomp_profile: Some(runtime_default()),
         ..SecurityContext::default()
+    }
+}
+
+/// As the Pod Security Standard `restricted` has it.
+fn unprivileged(id: u32) -> SecurityContext {
+    let id = i64::from(id);
+    SecurityContext {
+        run_as_user: Some(id),
+        run_as_group: Some(id),
+        run_as_non_root: Some(true),
+        capabilities: Some(Capabilities {
+            drop: Some(vec!["ALL".to_owned()]),
+            ..Capabilities::default()
+        }),
+        ..locked_down()
     }
 }
 

@@ -15,7 +15,7 @@ use crate::names;
 use crate::overrides::Overrides;
 use crate::probes::{self, Target};
 use crate::refusal::{Code, Refusals};
-use crate::settings::{Settings, is_reserved};
+use crate::settings::{FIRST_UID, LAST_UID, Settings};
 
 /// What the API server's own plugins added to our containers; it stays when they are made anew.
 #[derive(Debug, Default)]
@@ -107,7 +107,9 @@ pub fn sidecar_uid(pod: &Pod) -> Option<u32> {
     let containers = pod.spec.as_ref()?.init_containers.as_ref()?;
     let sidecar = containers.iter().find(|c| c.name == names::SIDECAR)?;
     let uid = sidecar.security_context.as_ref()?.run_as_user?;
-    u32::try_from(uid).ok().filter(|_| is_reserved(uid))
+    u32::try_from(uid)
+        .ok()
+        .filter(|uid| (FIRST_UID..=LAST_UID).contains(uid))
 }
 
 /// Takes everything of ours out of `pod`.
@@ -119,6 +121,7 @@ pub fn remove(
 ) -> Carried {
     if let Some(annotations) = &mut pod.metadata.annotations {
         annotations.remove(names::INJECTED);
+        annotations.remove(names::REDIRECT);
         if annotations.is_empty() {
             pod.metadata.annotations = None;
         }
