@@ -18,8 +18,8 @@ use crate::events::Events;
 use crate::process::Processes;
 use crate::{Metrics, admin};
 
-/// Bits of the capability sets (capabilities(7)).
-const CAPABILITIES: [(&str, u32); 4] = [
+/// What this program needs, by name and bit of the capability sets (capabilities(7)).
+pub const CAPABILITIES: [(&str, u32); 4] = [
     ("NET_ADMIN", 12),
     ("NET_RAW", 13),
     ("SYS_PTRACE", 19),

@@ -431,6 +431,7 @@ fn metrics() -> BTreeSet<String> {
     for (file, prefix) in [
         ("operator/src/metrics.rs", "writ_operator_"),
         ("webhook/src/metrics.rs", "writ_webhook_"),
+        ("node/src/metrics.rs", "writ_node_"),
         ("sidecar/src/metrics.rs", ""),
     ] {
         let text = read(&repository().join(file));
