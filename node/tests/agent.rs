@@ -7,7 +7,7 @@
 )]
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -32,15 +32,15 @@ struct Fake {
     asked: Mutex<Vec<String>>,
     at_once: AtomicUsize,
     most_at_once: AtomicUsize,
-    slow: AtomicBool,
+    pairs: Option<Barrier>,
 }
 
 impl Install for Fake {
     fn install(&self, task: &Task) -> Result<(), NodeError> {
         let now = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
         self.most_at_once.fetch_max(now, Ordering::SeqCst);
-        if self.slow.load(Ordering::SeqCst) {
-            std::thread::sleep(Duration::from_millis(20));
+        if let Some(pairs) = &self.pairs {
+            pairs.wait();
         }
         self.asked
             .lock()
@@ -81,9 +81,13 @@ struct Stage {
 
 impl Stage {
     fn new(at_once: u16) -> Self {
+        Self::with(at_once, Fake::default())
+    }
+
+    fn with(at_once: u16, fake: Fake) -> Self {
         let (events, watch) = mpsc::unbounded();
         let stage = Self {
-            fake: Arc::default(),
+            fake: Arc::new(fake),
             told: Arc::default(),
             metrics: Arc::new(Metrics::new().unwrap()),
             ready: Arc::default(),
@@ -287,8 +291,12 @@ async fn a_refused_pod_is_told_once_and_nothing_is_installed() {
 
 #[tokio::test]
 async fn no_more_pods_than_permitted_are_worked_on_at_once() {
-    let stage = Stage::new(2);
-    stage.fake.slow.store(true, Ordering::SeqCst);
+    // Each waits until another one works beside it.
+    let fake = Fake {
+        pairs: Some(Barrier::new(2)),
+        ..Fake::default()
+    };
+    let stage = Stage::with(2, fake);
     for uid in 0..12 {
         stage.see(Event::Apply(pod(&format!("p{uid}"), uid, '0')));
     }

@@ -13,7 +13,7 @@ mod support;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use support::{Namespace, PATIENCE, PEER_V4, Pod, SIDECAR};
 use writ_node::NodeError;
@@ -127,7 +127,6 @@ fn a_waiting_container_without_capabilities_ends_when_its_namespace_was_found_an
             Ok(()) => break,
             // It has only just started.
             Err(NodeError::Redirect(RedirectError::NobodyWaits(_))) if Instant::now() < give_up => {
-                std::thread::sleep(Duration::from_millis(20));
             }
             Err(error) => panic!("{error}"),
         }
