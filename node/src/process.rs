@@ -111,15 +111,14 @@ impl Processes {
             return Err(NodeError::OfTheNode);
         }
         for process in self.all()? {
-            if process.key()? != Some(namespace.key) {
-                continue;
-            }
-            match process.place()? {
-                Some(Place::Pod(other, _)) if other != *pod => {
-                    return Err(NodeError::Shared(other));
-                }
-                Some(Place::Contradictory) => return Err(NodeError::Several),
-                _ => {}
+            // Those of no pod are the node's: whatever they do there, they do not need us for it.
+            let other = match process.place()? {
+                Some(Place::Pod(other, _)) if other != *pod => Some(other),
+                Some(Place::Contradictory) => None,
+                _ => continue,
+            };
+            if process.key()? == Some(namespace.key) {
+                return Err(other.map_or(NodeError::Several, NodeError::Shared));
             }
         }
         Ok(())
