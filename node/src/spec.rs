@@ -19,6 +19,22 @@ const SIDECAR: &str = "writ-sidecar";
 const SIDECAR_UIDS: std::ops::RangeInclusive<i64> = 2_000_000_000..=2_147_483_646;
 /// The uid of the container that waits.
 const INIT_UID: i64 = 2_147_483_647;
+/// The only capabilities that the webhook lets an agent's container add.
+const ADDABLE: [&str; 13] = [
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "IPC_LOCK",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "SETFCAP",
+    "SETPCAP",
+    "SYS_CHROOT",
+    "SYS_NICE",
+];
 /// Most containers that are looked at; the API server takes far fewer.
 const MAX_CONTAINERS: usize = 1024;
 
@@ -270,23 +286,14 @@ fn others(spec: &PodSpec) -> Result<(), Refusal> {
         };
         let capabilities = context.capabilities.clone().unwrap_or_default();
         let added = capabilities.add.unwrap_or_default();
-        let dangerous = |name: &String| {
+        let harmless = |name: &String| {
             let name = name.to_ascii_uppercase();
-            let name = name.strip_prefix("CAP_").unwrap_or(&name);
-            [
-                "ALL",
-                "NET_ADMIN",
-                "NET_RAW",
-                "SETUID",
-                "SYS_ADMIN",
-                "SYS_PTRACE",
-            ]
-            .contains(&name)
+            ADDABLE.contains(&name.strip_prefix("CAP_").unwrap_or(&name))
         };
         let holds = !reserved(context.run_as_user)
             && context.privileged != Some(true)
             && context.allow_privilege_escalation == Some(false)
-            && !added.iter().any(dangerous);
+            && added.iter().all(harmless);
         require(holds, &field, "is not confined as the webhook would")?;
     }
     Ok(())

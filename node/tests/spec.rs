@@ -90,6 +90,33 @@ fn the_rules_are_those_of_the_webhooks_container() {
 }
 
 #[test]
+fn every_pod_that_the_webhook_takes_is_served() {
+    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../webhook/tests/golden");
+    let mut served = 0;
+    for case in std::fs::read_dir(golden).unwrap() {
+        let case = case.unwrap().path();
+        let text = std::fs::read_to_string(case.join("in.yaml")).unwrap();
+        let given: Value = serde_saphyr::from_str(&text).unwrap();
+        let Ok(injected) = inject(serde_json::from_value(given).unwrap(), &settings()) else {
+            continue;
+        };
+        let mut pod = running(&settings());
+        let injected = serde_json::to_value(injected).unwrap();
+        pod["spec"] = injected["spec"].clone();
+        pod["metadata"]["annotations"] = injected["metadata"]["annotations"].clone();
+        pod["spec"]["nodeName"] = json!(NODE);
+        let decision = decided(&pod);
+        assert!(
+            matches!(decision, Decision::Install(_)),
+            "{}: {decision:?}",
+            case.display()
+        );
+        served += 1;
+    }
+    assert!(served > 8, "{served}");
+}
+
+#[test]
 fn a_pod_without_the_annotation_is_never_touched() {
     let by_init = Settings {
         redirect: RedirectBy::Init,
@@ -164,6 +191,10 @@ fn whatever_the_webhook_did_not_write_is_refused() {
         (
             "/spec/containers/0/securityContext/capabilities/add".to_owned(),
             json!(["cap_net_admin"]),
+        ),
+        (
+            "/spec/containers/0/securityContext/capabilities/add".to_owned(),
+            json!(["SYS_MODULE"]),
         ),
         (
             "/spec/containers/0/securityContext/allowPrivilegeEscalation".to_owned(),
