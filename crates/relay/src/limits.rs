@@ -6,8 +6,12 @@ use std::time::Duration;
 pub const MAX_REQUEST_BYTES: usize = 1 << 20;
 /// Largest message that a sidecar takes, in bytes.
 pub const MAX_RESPONSE_BYTES: usize = 8 << 20;
-/// Bytes of proofs after which a relay leaves the rest of a head's state to be asked for.
-pub const STATE_BYTES: usize = 4 << 20;
+/// Bytes of proofs after which a relay leaves the rest of a head's accounts to be asked for. A stream keeps a buffer as large
+/// as the largest message that it ever sent, and there are thousands.
+pub const STATE_BYTES: usize = 32 << 10;
+/// Bytes of proofs after which slots are left to be asked for, or for the next head: accounts come with every head, slots once
+/// for each storage root.
+pub const SLOTS_BYTES: usize = 8 << 10;
 /// Largest message that a relay takes from a witness, in bytes.
 pub const MAX_WITNESS_BYTES: usize = 256 << 10;
 /// Most accounts in one warm set.

@@ -7,15 +7,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::stream;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams, PostParams};
-use kube::runtime::reflector::Store;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use writ_api::{AgentPolicy, MANAGED_BY, namespace_and_account};
 use writ_relay::{Report, Unkept};
@@ -36,8 +35,6 @@ const SPACED: Duration = Duration::from_secs(5);
 /// AgentPolicies written at one time, and how long one may take.
 const WRITES: usize = 4;
 const WRITE: Duration = Duration::from_secs(10);
-/// AgentPolicies written in one go.
-const BATCH: usize = 20;
 /// How often a write is tried anew when another relay was faster.
 const TRIES: usize = 8;
 /// Kinds of actions that wait to be written, of all AgentPolicies together.
@@ -87,13 +84,15 @@ impl Keeper {
     pub async fn run(mut self, mut reports: mpsc::Receiver<Report>) {
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut writing = JoinSet::new();
         loop {
             tokio::select! {
                 report = reports.recv() => match report {
                     Some(report) => self.take(report),
                     None => return,
                 },
-                _ = ticks.tick() => self.write_due().await,
+                _ = ticks.tick() => self.write_due(&mut writing),
+                Some(_) = writing.join_next() => self.write_due(&mut writing),
             }
         }
     }
@@ -139,46 +138,48 @@ impl Keeper {
         })
     }
 
-    async fn write_due(&mut self) {
-        let policies = &self.policies;
+    /// Starts to write what was not written a moment ago, as much as may be under way.
+    fn write_due(&mut self, writing: &mut JoinSet<()>) {
         self.written.retain(|_, at| at.elapsed() < SPACED);
-        let due: Vec<Of> = self
-            .waiting
-            .keys()
-            .filter(|of| !self.written.contains_key(of))
-            .take(BATCH)
-            .cloned()
-            .collect();
-        let now = Instant::now();
-        let due: Vec<(Of, Waiting)> = due
-            .into_iter()
-            .filter_map(|of| self.waiting.remove_entry(&of))
-            .collect();
-        self.written
-            .extend(due.iter().map(|(of, _)| (of.clone(), now)));
-        let client = &self.client;
-        stream::iter(due)
-            .for_each_concurrent(WRITES, |(of, waiting)| async move {
+        while writing.len() < WRITES {
+            let written = &self.written;
+            let due = self.waiting.keys().find(|of| !written.contains_key(of));
+            let Some((of, waiting)) = due.cloned().and_then(|of| self.waiting.remove_entry(&of))
+            else {
+                return;
+            };
+            self.written.insert(of.clone(), Instant::now());
+            let key = ObjectRef::new(&of.name).within(&of.namespace);
+            let policy = self.policies.get(&key);
+            let client = self.client.clone();
+            writing.spawn(async move {
                 let Waiting { actions, reports } = waiting;
-                let key = kube::runtime::reflector::ObjectRef::new(&of.name).within(&of.namespace);
-                let answer = match policies.get(&key) {
+                let answer = match policy {
                     None => Err(Unkept::Nobody),
-                    Some(policy) => {
-                        let writing = write(client, &of, &policy, &actions);
-                        let written = tokio::time::timeout(WRITE, writing).await;
-                        written.unwrap_or_else(|_| Err("no answer in time".to_owned())).map_err(|error| {
-                            tracing::warn!(error, policy = %of.name, namespace = %of.namespace, "reports were not kept");
-                            Unkept::Failed
-                        })
-                    }
+                    Some(policy) => kept_in_time(&client, &of, &policy, &actions).await,
                 };
                 for report in reports {
                     // The sidecar may have gone.
                     let _ = report.send(answer);
                 }
-            })
-            .await;
+            });
+        }
     }
+}
+
+async fn kept_in_time(
+    client: &Client,
+    of: &Of,
+    policy: &AgentPolicy,
+    actions: &Actions,
+) -> Result<(), Unkept> {
+    let written = tokio::time::timeout(WRITE, write(client, of, policy, actions)).await;
+    let written = written.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+    written.map_err(|error| {
+        let Of { namespace, name } = of;
+        tracing::warn!(error, namespace, policy = name, "reports were not kept");
+        Unkept::Failed
+    })
 }
 
 /// Drops what a relay does not need of an AgentPolicy: catalogs and rules are large.

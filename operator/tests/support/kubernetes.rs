@@ -1,5 +1,7 @@
 //! A Kubernetes API for the operator's own kinds: lists, watches, and keeps what is patched.
 
+#![allow(dead_code, reason = "not everybody uses all of it")]
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;

@@ -15,12 +15,15 @@ use writ_proto::relay::v1::watch_request::Message as Said;
 use writ_proto::relay::v1::watch_response::Message as Say;
 
 use super::hub::{Hub, HubHead};
-use crate::limits::{MAX_NOTICE_ID, SLOW, STATE_BYTES};
+use crate::limits::{MAX_NOTICE_ID, SLOTS_BYTES, SLOW, STATE_BYTES};
 use crate::wire::{self, StateWriter, Wanted};
 use crate::{Enforcement, Notice};
 
 /// Shortest time between two messages that are taken from one sidecar.
 const BETWEEN: Duration = Duration::from_millis(5);
+
+/// Bytes of a slot in a message, its proof aside.
+const SLOT_BYTES: usize = 70;
 
 type Out = mpsc::Sender<Result<v1::WatchResponse, Status>>;
 
@@ -200,13 +203,25 @@ impl Subscriber {
             if self.roots.insert(*address, root) != Some(root) {
                 pending.extend(slots);
             }
-            let sent: Vec<U256> = pending
-                .iter()
-                .filter(|slot| held.slots.contains_key(*slot))
-                .copied()
-                .collect();
+            let mut room = SLOTS_BYTES.saturating_sub(writer.bytes());
+            let mut sent: Vec<U256> = Vec::new();
+            for slot in pending.iter() {
+                let Some(claim) = held.slots.get(slot) else {
+                    continue;
+                };
+                if room == 0 {
+                    break;
+                }
+                let nodes: usize = claim.proof.iter().map(|node| node.len()).sum();
+                room = room.saturating_sub(SLOT_BYTES + nodes);
+                sent.push(*slot);
+            }
             for slot in &sent {
                 pending.remove(slot);
+            }
+            if pending.is_empty() {
+                // Thousands of these would keep room for what they had once.
+                *pending = HashSet::new();
             }
             let claims = sent
                 .iter()
