@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use writ_chain::{ChainConfig, Relay, StateFeed};
+use writ_chain::{ChainConfig, Relay, StateFeed, WarmSet};
 use writ_identity::tls::Authorize;
 use writ_identity::{CurrentBundles, SvidSource};
 use writ_relay::{
@@ -147,6 +147,11 @@ impl Cluster {
 
     /// A sidecar that takes whatever is at this address for the relay.
     pub async fn sidecar_at(&self, address: SocketAddr) -> Sidecar {
+        self.sidecar_with(address, warm()).await
+    }
+
+    /// A sidecar with this warm set.
+    pub async fn sidecar_with(&self, address: SocketAddr, warm: WarmSet) -> Sidecar {
         let source = self.ca.source("ns/shop/sa/buyer");
         let holds = Arc::new(Holds::new(HOLD, self.net.clock.clone()));
         let settings = ClientSettings {
@@ -160,7 +165,7 @@ impl Cluster {
         let client = RelayClient::start(settings, source, self.net.clock.clone());
         let relay = Arc::clone(&client) as Arc<dyn Relay>;
         let started =
-            StateFeed::start_with(self.config(), self.net.clock.clone(), warm(), Some(relay));
+            StateFeed::start_with(self.config(), self.net.clock.clone(), warm, Some(relay));
         Sidecar {
             feed: started.await.unwrap(),
             client,
