@@ -10,6 +10,7 @@ pub mod dialer;
 pub mod dns;
 pub mod gate;
 pub mod hello;
+mod hops;
 pub mod inbound;
 pub mod init;
 pub mod listen;

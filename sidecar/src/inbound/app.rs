@@ -20,6 +20,7 @@ use writ_pep::{Admitted, LetThrough, PepBody};
 use writ_sae::fields;
 
 use crate::body::{Body, BodyError};
+use crate::hops::remove_hop_by_hop;
 use crate::parents::OpenRequests;
 use crate::problem::Problem;
 use crate::traces::{Trace, stage};
@@ -232,21 +233,6 @@ impl http_body::Body for Held {
 
     fn size_hint(&self) -> http_body::SizeHint {
         self.inner.size_hint()
-    }
-}
-
-/// Fields that concern the connection to the application only (RFC 9110, section 7.6.1).
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    for name in [
-        "connection",
-        "keep-alive",
-        "proxy-connection",
-        "transfer-encoding",
-        "upgrade",
-        "te",
-        "trailer",
-    ] {
-        headers.remove(name);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::header::{CONTENT_LENGTH, HOST};
-use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use writ_canonical::CanonicalRequest;
@@ -12,6 +12,7 @@ use writ_sae::fields;
 
 use crate::body::{Body, Watched};
 use crate::gate::{Released, Sent};
+use crate::hops::remove_hop_by_hop;
 use crate::problem::REFUSAL;
 use crate::upstream;
 
@@ -113,21 +114,6 @@ pub(super) fn is_to_be_decided_anew<B>(response: &Response<B>) -> bool {
         refused_by_pep(response),
         Some("policy-changed" | "state-behind")
     )
-}
-
-/// Fields of a response that concern this connection only (RFC 9110, section 7.6.1).
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    for name in [
-        "connection",
-        "keep-alive",
-        "proxy-connection",
-        "transfer-encoding",
-        "upgrade",
-        "te",
-        "trailer",
-    ] {
-        headers.remove(name);
-    }
 }
 
 #[cfg(test)]
