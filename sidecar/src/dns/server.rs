@@ -1,5 +1,6 @@
 //! Listens for the pod's DNS, over UDP and TCP.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +21,9 @@ use super::{DnsError, Families, Limits, RefusalSink, Resolver, TokenBucket};
 /// Pause after a failed accept or receive, so that a lasting error does not spin.
 const AFTER_ERROR: Duration = Duration::from_millis(20);
 
+/// How many ports the system may choose before one must be free for both UDP and TCP.
+const CHOICES: u32 = 64;
+
 /// The names that the catalog can lead to. A reload swaps what stands behind it.
 pub trait NameSet: Send + Sync {
     /// Whether `name` (lower case, ASCII form, no final dot) may be resolved.
@@ -29,6 +33,20 @@ pub trait NameSet: Send + Sync {
 impl<F: Fn(&str) -> bool + Send + Sync> NameSet for F {
     fn leads_to(&self, name: &str) -> bool {
         self(name)
+    }
+}
+
+/// Binds UDP and TCP on the same port, also when the system chooses it: a port that is free for UDP
+/// may be taken for TCP, and then another is asked for.
+async fn bind_both(address: SocketAddr) -> std::io::Result<(UdpSocket, TcpListener)> {
+    let mut tries = if address.port() == 0 { CHOICES } else { 1 };
+    loop {
+        let socket = UdpSocket::bind(address).await?;
+        match TcpListener::bind(socket.local_addr()?).await {
+            Ok(listener) => return Ok((socket, listener)),
+            Err(error) if error.kind() == ErrorKind::AddrInUse && tries > 1 => tries -= 1,
+            Err(error) => return Err(error),
+        }
     }
 }
 
@@ -90,11 +108,10 @@ impl Server {
         let mut udp = Vec::new();
         let mut tcp = Vec::new();
         for &address in addresses {
-            let failed = |source| DnsError::Listen { address, source };
-            let socket = UdpSocket::bind(address).await.map_err(failed)?;
-            // The same port for both, also when the system chose it.
-            let bound = socket.local_addr().map_err(failed)?;
-            tcp.push(TcpListener::bind(bound).await.map_err(failed)?);
+            let (socket, listener) = bind_both(address)
+                .await
+                .map_err(|source| DnsError::Listen { address, source })?;
+            tcp.push(listener);
             udp.push(Arc::new(socket));
         }
         let families = resolver.families();

@@ -364,6 +364,20 @@ async fn a_port_in_use_is_an_error_that_names_it() {
     assert!(matches!(taken, Err(DnsError::Listen { address, .. }) if address == server.address));
 }
 
+/// With 500 ports taken for TCP one of 200 choices that look only at UDP would hit one of them but
+/// for 3 in 100 runs.
+#[tokio::test]
+async fn a_port_left_to_the_system_is_one_that_is_free_for_both() {
+    let mut taken = Vec::new();
+    for _ in 0..500 {
+        taken.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
+    }
+    for _ in 0..200 {
+        let (udp, tcp) = bind_both(([127, 0, 0, 1], 0).into()).await.unwrap();
+        assert_eq!(udp.local_addr().unwrap(), tcp.local_addr().unwrap());
+    }
+}
+
 #[tokio::test]
 async fn the_sidecar_dials_the_addresses_that_it_resolved() {
     let (nameserver, _asked) = upstream().await;
