@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use writ_service::Logging;
+
 use crate::spec::Repositories;
 
 /// Node agent of Writ: installs the redirection in agents' pods on its node, where the webhook runs
@@ -46,21 +48,9 @@ pub struct Args {
         value_name = "ADDRESS"
     )]
     pub admin_listen: SocketAddr,
-    /// What to log: error, warn, info, debug, or a filter such as `info,kube=debug`.
-    #[arg(long, env = "WRIT_LOG", default_value = "info")]
-    pub log: String,
-    /// How to log.
-    #[arg(long, env = "WRIT_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
-    pub log_format: LogFormat,
-}
-
-/// How to log.
-#[derive(clap::ValueEnum, Clone, Copy, Debug)]
-pub enum LogFormat {
-    /// One JSON object a line.
-    Json,
-    /// For people.
-    Text,
+    /// Logs.
+    #[command(flatten)]
+    pub logging: Logging,
 }
 
 impl Args {

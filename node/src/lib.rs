@@ -12,7 +12,6 @@
 //! for a refusal, and enters no namespace that is the node's or another pod's.
 #![forbid(unsafe_code)]
 
-mod admin;
 pub mod agent;
 pub mod args;
 pub mod cgroup;

@@ -1,22 +1,20 @@
 //! Puts the parts together and runs them.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use writ_service::{Admin, ServiceError, listen, signalled};
 
+use crate::Metrics;
 use crate::agent::Agent;
 use crate::args::Args;
 use crate::enter::InNamespace;
 use crate::events::Events;
 use crate::process::Processes;
-use crate::{Metrics, admin};
 
 /// What this program needs, by name and bit of the capability sets (capabilities(7)).
 pub const CAPABILITIES: [(&str, u32); 4] = [
@@ -38,15 +36,9 @@ pub enum RunError {
     /// No client for the Kubernetes API.
     #[error("no Kubernetes API: {0}; run in a pod with a service account, or set KUBECONFIG")]
     Kubernetes(String),
-    /// A port cannot be listened on.
-    #[error("cannot listen on {0}: {1}")]
-    Listen(SocketAddr, io::Error),
-    /// Signals cannot be received.
-    #[error("signals: {0}")]
-    Signal(io::Error),
-    /// Metrics.
-    #[error("metrics: {0}")]
-    Metrics(#[from] prometheus::Error),
+    /// Logs, signals, metrics or the admin port.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
     /// The watch ended by itself.
     #[error("the watch of pods ended")]
     Ended,
@@ -64,18 +56,14 @@ pub async fn run(args: &Args) -> Result<(), RunError> {
         .map_err(|error| RunError::Kubernetes(error.to_string()))?;
     let metrics = Arc::new(Metrics::new()?);
     let listed = Arc::new(AtomicBool::new(false));
-    let listener = TcpListener::bind(args.admin_listen)
-        .await
-        .map_err(|error| RunError::Listen(args.admin_listen, error))?;
-    let ready: admin::Ready = {
-        let listed = Arc::clone(&listed);
-        Arc::new(move || {
-            let is = listed.load(Ordering::Relaxed);
-            is.then_some(())
-                .ok_or_else(|| "this node's pods were not listed yet".to_owned())
-        })
+    let listener = listen(args.admin_listen).await?;
+    let (seen, counted) = (Arc::clone(&listed), Arc::clone(&metrics));
+    let ready = move || {
+        let is = seen.load(Ordering::Relaxed);
+        is.then_some(())
+            .ok_or_else(|| "this node's pods were not listed yet".to_owned())
     };
-    tokio::spawn(admin::serve(listener, ready, Arc::clone(&metrics)));
+    tokio::spawn(Admin::new(ready, move || counted.text()).serve(listener));
     let mut agent = Agent::new(
         args.node.clone(),
         args.repositories(),
@@ -96,7 +84,7 @@ pub async fn run(args: &Args) -> Result<(), RunError> {
     tracing::info!(node = args.node, "node agent started");
     tokio::select! {
         () = agent.follow(watch) => Err(RunError::Ended),
-        ended = wait_for_signal() => ended,
+        ended = signalled() => ended.map_err(RunError::from),
     }
 }
 
@@ -116,16 +104,6 @@ fn permitted(status: &str, number: u32) -> Result<(), RunError> {
         Some((name, _)) => Err(RunError::Lacking(name)),
         None => Ok(()),
     }
-}
-
-async fn wait_for_signal() -> Result<(), RunError> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signal)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signal)?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
 }
 
 #[cfg(test)]

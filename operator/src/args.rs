@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use writ_service::Logging;
+
 use crate::leader::Timing;
 use crate::relay::args::RelayArgs;
 use crate::{NetworkPolicies, RelayAt, Settings};
@@ -77,24 +79,12 @@ pub struct Args {
     /// How often leadership is renewed, at most a third of --lease.
     #[arg(long, env = "WRIT_LEASE_RENEW", default_value = "3s", value_parser = humantime::parse_duration, value_name = "TIME")]
     pub lease_renew: Duration,
-    /// What to log: error, warn, info, debug, or a filter such as `info,kube=debug`.
-    #[arg(long, env = "WRIT_LOG", default_value = "info")]
-    pub log: String,
-    /// How to log.
-    #[arg(long, env = "WRIT_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
-    pub log_format: LogFormat,
+    /// Logs.
+    #[command(flatten)]
+    pub logging: Logging,
     /// Relay and witness.
     #[command(flatten)]
     pub relaying: RelayArgs,
-}
-
-/// How to log.
-#[derive(clap::ValueEnum, Clone, Copy, Debug)]
-pub enum LogFormat {
-    /// One JSON object a line.
-    Json,
-    /// For people.
-    Text,
 }
 
 impl Args {

@@ -12,7 +12,6 @@
 
 #![forbid(unsafe_code)]
 
-mod admin;
 pub mod args;
 pub mod chain;
 mod context;

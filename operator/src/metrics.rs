@@ -1,14 +1,12 @@
 //! Metrics in the Prometheus text format.
 
-use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
-};
+use prometheus::{HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
+use writ_service::{Meters, ServiceError};
 
 /// What the operator counts.
 #[derive(Debug)]
 pub struct Metrics {
-    registry: Registry,
+    meters: Meters,
     /// Reconciliations, by controller and outcome (`Done`, or a cause).
     pub reconciles: IntCounterVec,
     /// Seconds of a reconciliation, by controller.
@@ -40,78 +38,60 @@ impl Metrics {
     ///
     /// # Errors
     /// When a name is taken twice.
-    pub fn new() -> prometheus::Result<Self> {
-        let gauge = |name: &str, help: &str, labels: &[&str]| {
-            IntGaugeVec::new(Opts::new(name, help), labels)
-        };
-        let count = |name: &str, help: &str, labels: &[&str]| {
-            IntCounterVec::new(Opts::new(name, help), labels)
-        };
-        let registry = Registry::new_custom(Some("writ_operator".to_owned()), None)?;
-        let metrics = Self {
-            reconciles: count(
+    pub fn new() -> Result<Self, ServiceError> {
+        let meters = Meters::new("writ_operator")?;
+        Ok(Self {
+            reconciles: meters.counters(
                 "reconciles_total",
                 "Reconciliations",
                 &["controller", "outcome"],
             )?,
-            reconcile_seconds: HistogramVec::new(
-                HistogramOpts::new("reconcile_seconds", "Time of a reconciliation")
-                    .buckets(vec![0.005, 0.02, 0.1, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0]),
+            reconcile_seconds: meters.histograms(
+                "reconcile_seconds",
+                "Time of a reconciliation",
                 &["controller"],
+                vec![0.005, 0.02, 0.1, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0],
             )?,
-            leader: IntGauge::new("leader", "1 while this process is the leader")?,
-            chain_block: gauge("chain_block", "Newest block", &["chain"])?,
-            chain_ready: gauge("chain_ready", "1 while the chain is ready", &["chain"])?,
-            policy_in_force: gauge(
+            leader: meters.gauge("leader", "1 while this process is the leader")?,
+            chain_block: meters.gauges("chain_block", "Newest block", &["chain"])?,
+            chain_ready: meters.gauges("chain_ready", "1 while the chain is ready", &["chain"])?,
+            policy_in_force: meters.gauges(
                 "policy_in_force",
                 "1 while the chain decides as the AgentPolicy says",
                 &["namespace", "policy"],
             )?,
-            uncovered_pods: gauge(
+            uncovered_pods: meters.gauges(
                 "uncovered_pods",
                 "Pods that an AgentPolicy selects and that have no sidecar: not protected",
                 &["namespace", "policy"],
             )?,
-            unprotected_pods: gauge(
+            unprotected_pods: meters.gauges(
                 "unprotected_pods",
                 "Opted-in pods without a sidecar: not protected",
                 &["namespace"],
             )?,
-            transactions: count("transactions_total", "Transactions", &["what", "outcome"])?,
-            revocations: gauge("revocations", "AgentRevocations", &["phase"])?,
-            relay: gauge(
+            transactions: meters.counters(
+                "transactions_total",
+                "Transactions",
+                &["what", "outcome"],
+            )?,
+            revocations: meters.gauges("revocations", "AgentRevocations", &["phase"])?,
+            relay: meters.gauges(
                 "relay",
                 "Numbers of a relay or witness: head, sidecars, accounts, slots, reads, slow, notices",
                 &["chain", "what"],
             )?,
-            signed_at: IntGauge::new(
+            signed_at: meters.gauge(
                 "signed_at_seconds",
                 "When the newest head was signed by enough witnesses",
             )?,
-            registry,
-        };
-        let registry = &metrics.registry;
-        registry.register(Box::new(metrics.reconciles.clone()))?;
-        registry.register(Box::new(metrics.reconcile_seconds.clone()))?;
-        registry.register(Box::new(metrics.leader.clone()))?;
-        registry.register(Box::new(metrics.chain_block.clone()))?;
-        registry.register(Box::new(metrics.chain_ready.clone()))?;
-        registry.register(Box::new(metrics.policy_in_force.clone()))?;
-        registry.register(Box::new(metrics.uncovered_pods.clone()))?;
-        registry.register(Box::new(metrics.unprotected_pods.clone()))?;
-        registry.register(Box::new(metrics.transactions.clone()))?;
-        registry.register(Box::new(metrics.revocations.clone()))?;
-        registry.register(Box::new(metrics.relay.clone()))?;
-        registry.register(Box::new(metrics.signed_at.clone()))?;
-        Ok(metrics)
+            meters,
+        })
     }
 
     /// All of them as text.
     #[must_use]
     pub fn text(&self) -> Vec<u8> {
-        let mut text = Vec::new();
-        // Writing to a vector cannot fail.
-        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
-        text
+        self.meters.text()
     }
 }

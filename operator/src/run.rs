@@ -1,6 +1,5 @@
 //! Puts the parts together and runs them: everybody serves health, the leader acts.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,15 +9,14 @@ use k8s_openapi::jiff::Timestamp;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::{Api, Client};
 use ring::rand::SystemRandom;
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use writ_service::{Admin, ServiceError, listen, signalled};
 
 use crate::args::Args;
 use crate::keys::Keyring;
 use crate::leader::{Candidate, Timing};
 use crate::relay::args::Role;
-use crate::{Context, Metrics, OperatorError, admin, chain, policy, relay, revocation, witness};
+use crate::{Context, Metrics, OperatorError, chain, policy, relay, revocation, witness};
 
 /// Name of the Lease.
 const LEASE: &str = "writ-operator";
@@ -34,15 +32,9 @@ pub enum RunError {
     /// No client for the Kubernetes API.
     #[error("no Kubernetes API: {0}; run in a pod with a service account, or set KUBECONFIG")]
     Kubernetes(String),
-    /// A port cannot be listened on.
-    #[error("cannot listen on {0}: {1}")]
-    Listen(SocketAddr, std::io::Error),
-    /// Signals cannot be received.
-    #[error("signals: {0}")]
-    Signal(std::io::Error),
-    /// Metrics.
-    #[error("metrics: {0}")]
-    Metrics(#[from] prometheus::Error),
+    /// Logs, signals, metrics or the admin port.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
     /// Leadership ended. Another process acts now; this one starts again as a candidate.
     #[error("leadership lost: {0}")]
     LeadershipLost(String),
@@ -81,18 +73,14 @@ async fn control(args: &Args) -> Result<(), RunError> {
         .map_err(|e| RunError::Kubernetes(e.to_string()))?;
     let metrics = Arc::new(Metrics::new()?);
     let answered = Arc::new(AtomicBool::new(false));
-    let listener = TcpListener::bind(args.admin_listen)
-        .await
-        .map_err(|error| RunError::Listen(args.admin_listen, error))?;
-    let ready: admin::Ready = {
-        let answered = Arc::clone(&answered);
-        Arc::new(move || {
-            let is = answered.load(Ordering::Relaxed);
-            is.then_some(())
-                .ok_or_else(|| "no answer from the API server yet".to_owned())
-        })
+    let listener = listen(args.admin_listen).await?;
+    let (asked, counted) = (Arc::clone(&answered), Arc::clone(&metrics));
+    let ready = move || {
+        let is = asked.load(Ordering::Relaxed);
+        is.then_some(())
+            .ok_or_else(|| "no answer from the API server yet".to_owned())
     };
-    tokio::spawn(admin::serve(listener, ready, Arc::clone(&metrics)));
+    tokio::spawn(Admin::new(ready, move || counted.text()).serve(listener));
     let me = identity(args)?;
     let leases: Api<Lease> = Api::namespaced(client.clone(), &args.namespace);
     let mut candidate = Candidate::new(leases, LEASE, &me, timing);
@@ -103,7 +91,7 @@ async fn control(args: &Args) -> Result<(), RunError> {
     );
     let ended = tokio::select! {
         ended = lead(args, client, &metrics, &mut candidate, timing, &answered, &me) => ended,
-        signalled = wait_for_signal() => signalled,
+        ended = signalled() => ended.map_err(RunError::from),
     };
     metrics.leader.set(0);
     tracing::info!("ending");
@@ -227,14 +215,4 @@ fn identity(args: &Args) -> Result<String, RunError> {
     use crate::salts::Random as _;
     let random = SystemRandom::new().salt()?;
     Ok(format!("writ-operator-{}", hex::encode(random)))
-}
-
-pub(crate) async fn wait_for_signal() -> Result<(), RunError> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signal)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signal)?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
 }

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use writ_chain::{HeadTag, SystemClock};
 use writ_relay::{Witness, WitnessSettings};
+use writ_service::signalled;
 
 use crate::Metrics;
 use crate::args::Args;
 use crate::relay::args::Head;
 use crate::relay::{core, serve_admin, svid};
-use crate::run::{RunError, wait_for_signal};
+use crate::run::RunError;
 
 /// How often metrics are read.
 const EVERY: Duration = Duration::from_secs(1);
@@ -41,7 +42,7 @@ pub async fn run(args: &Args) -> Result<(), RunError> {
     tracing::info!(spiffe_id, chain_id, "witness started");
     tokio::select! {
         () = measure(&mut witness, &metrics, chain_id) => Err(RunError::Ended("witness")),
-        signalled = wait_for_signal() => signalled,
+        ended = signalled() => ended.map_err(RunError::from),
     }
 }
 

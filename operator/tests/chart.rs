@@ -436,7 +436,7 @@ fn metrics() -> BTreeSet<String> {
         ("operator/src/metrics.rs", "writ_operator_"),
         ("webhook/src/metrics.rs", "writ_webhook_"),
         ("node/src/metrics.rs", "writ_node_"),
-        ("sidecar/src/metrics.rs", ""),
+        ("sidecar/src/metrics.rs", "writ_"),
     ] {
         let text = read(&repository().join(file));
         let words = text.split('"').skip(1).step_by(2);

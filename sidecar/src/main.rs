@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer as _};
+use writ_service::{Logging, ended};
 use writ_sidecar::traces::Traces;
 use writ_sidecar::{config::Config, init, run, validate};
 
@@ -21,22 +21,10 @@ use writ_sidecar::{config::Config, init, run, validate};
   writ-sidecar schema > sidecar.schema.json"
 )]
 struct Cli {
-    /// What to log: error, warn, info, debug, or a filter such as `info,writ_chain=debug`.
-    #[arg(long, env = "WRIT_LOG", default_value = "info", global = true)]
-    log: String,
-    /// How to log.
-    #[arg(long, env = "WRIT_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json, global = true)]
-    log_format: LogFormat,
+    #[command(flatten)]
+    logging: Logging,
     #[command(subcommand)]
     command: Command,
-}
-
-#[derive(clap::ValueEnum, Clone, Copy)]
-enum LogFormat {
-    /// One JSON object a line.
-    Json,
-    /// For people.
-    Text,
 }
 
 #[derive(Subcommand)]
@@ -52,16 +40,13 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match execute(&Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
-    }
+    ended(env!("CARGO_BIN_NAME"), execute(&Cli::parse()))
 }
 
 fn execute(cli: &Cli) -> Result<(), String> {
     let text = |error: &dyn std::error::Error| error.to_string();
     if !matches!(cli.command, Command::Run(_)) {
-        start_logging(cli, None)?;
+        cli.logging.start().map_err(|error| text(&error))?;
     }
     match &cli.command {
         Command::Init(args) => init::run(args).map(drop).map_err(|error| text(&error)),
@@ -76,7 +61,11 @@ fn execute(cli: &Cli) -> Result<(), String> {
                 let _inside = runtime.enter();
                 Traces::start(&args.traces).map_err(|error| text(&error))?
             };
-            start_logging(cli, traces.as_ref())?;
+            let logs = cli.logging.layer().map_err(|error| text(&error))?;
+            tracing_subscriber::registry()
+                .with(logs)
+                .with(traces.as_ref().map(Traces::layer))
+                .init();
             let done = runtime.block_on(run::run(args));
             if let Some(traces) = traces {
                 traces.finish();
@@ -86,29 +75,8 @@ fn execute(cli: &Cli) -> Result<(), String> {
     }
 }
 
-fn start_logging(cli: &Cli, traces: Option<&Traces>) -> Result<(), String> {
-    let filter = EnvFilter::try_new(&cli.log)
-        .map_err(|error| format!("--log {}: {error}; try `info`", cli.log))?;
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let lines = match cli.log_format {
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
-        LogFormat::Text => lines.with_ansi(false).boxed(),
-    };
-    tracing_subscriber::registry()
-        .with(lines.with_filter(filter))
-        .with(traces.map(Traces::layer))
-        .init();
-    Ok(())
-}
-
 fn print_schema() -> Result<(), String> {
     use std::io::Write as _;
     let schema = serde_json::to_string_pretty(&Config::json_schema()).map_err(|e| e.to_string())?;
     writeln!(std::io::stdout(), "{schema}").map_err(|error| error.to_string())
-}
-
-fn fail(reason: &str) -> ExitCode {
-    use std::io::Write as _;
-    let _ = writeln!(std::io::stderr(), "writ-sidecar: {reason}");
-    ExitCode::FAILURE
 }

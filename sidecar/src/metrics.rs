@@ -4,10 +4,8 @@ use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
-};
+use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use writ_service::{Meters, ServiceError};
 
 /// Most distinct reason codes kept as label values; a policy contract may answer anything.
 const MAX_CODES: usize = 128;
@@ -47,7 +45,7 @@ impl Stage {
 
 /// All metrics of one sidecar.
 pub struct Metrics {
-    registry: Registry,
+    meters: Meters,
     actions: IntCounterVec,
     arrivals: IntCounterVec,
     stages: HistogramVec,
@@ -80,80 +78,58 @@ impl Metrics {
     ///
     /// # Errors
     /// When two metrics have one name, which is a mistake in this file.
-    pub fn new() -> Result<Self, prometheus::Error> {
-        let registry = Registry::new();
-        let buckets = prometheus::exponential_buckets(0.000_01, 2.0, 20)?;
-        let actions = IntCounterVec::new(
-            Opts::new(
-                "writ_actions_total",
-                "Actions decided, by effect and reason",
-            ),
-            &["kind", "effect", "code"],
-        )?;
-        let arrivals = IntCounterVec::new(
-            Opts::new(
-                "writ_arrivals_total",
-                "Requests that reached the PEP, by verdict",
-            ),
-            &["verdict", "code"],
-        )?;
-        let stages = HistogramVec::new(
-            HistogramOpts::new("writ_stage_seconds", "Time spent in a stage of one action")
-                .buckets(buckets),
-            &["stage"],
-        )?;
-        let connections = IntGaugeVec::new(
-            Opts::new("writ_connections", "Open connections, by direction"),
-            &["direction"],
-        )?;
-        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
-            let gauge = IntGauge::new(name, help)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok(gauge)
-        };
-        let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
-            let counter = IntCounter::new(name, help)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok(counter)
-        };
-        let metrics = Self {
-            head: gauge("writ_head_block", "Height of the newest proved head")?,
-            state_age: gauge("writ_state_age_seconds", "Age of the newest proved head")?,
-            relay_connected: gauge(
-                "writ_relay_connected",
+    pub fn new() -> Result<Self, ServiceError> {
+        let meters = Meters::new("writ")?;
+        Ok(Self {
+            head: meters.gauge("head_block", "Height of the newest proved head")?,
+            state_age: meters.gauge("state_age_seconds", "Age of the newest proved head")?,
+            relay_connected: meters.gauge(
+                "relay_connected",
                 "1 while a stream to the relay is open; 0 without one, and where none is configured",
             )?,
-            cold_slots: counter(
-                "writ_cold_slot_waits_total",
+            cold_slots: meters.counter(
+                "cold_slot_waits_total",
                 "Decisions that waited for a slot never seen before",
             )?,
-            records: gauge("writ_records", "Records in the log")?,
-            svid_expiry: gauge("writ_svid_expiry_seconds", "Seconds until the SVID expires")?,
-            observing: gauge(
-                "writ_observing",
+            records: meters.gauge("records", "Records in the log")?,
+            svid_expiry: meters.gauge("svid_expiry_seconds", "Seconds until the SVID expires")?,
+            observing: meters.gauge(
+                "observing",
                 "1 while denials are recorded and nothing is stopped",
             )?,
-            dns_refused: counter("writ_dns_refused_total", "Names the DNS server refused")?,
-            reload_refused: counter(
-                "writ_reload_refused_total",
+            dns_refused: meters.counter("dns_refused_total", "Names the DNS server refused")?,
+            reload_refused: meters.counter(
+                "reload_refused_total",
                 "Configuration changes that were refused",
             )?,
-            scrapes: counter(
-                "writ_scrapes_total",
+            scrapes: meters.counter(
+                "scrapes_total",
                 "Requests for declared metrics handed to the application",
             )?,
-            actions,
-            arrivals,
-            stages,
-            connections,
+            actions: meters.counters(
+                "actions_total",
+                "Actions decided, by effect and reason",
+                &["kind", "effect", "code"],
+            )?,
+            arrivals: meters.counters(
+                "arrivals_total",
+                "Requests that reached the PEP, by verdict",
+                &["verdict", "code"],
+            )?,
+            stages: meters.histograms(
+                "stage_seconds",
+                "Time spent in a stage of one action",
+                &["stage"],
+                prometheus::exponential_buckets(0.000_01, 2.0, 20)?,
+            )?,
+            connections: meters.gauges(
+                "connections",
+                "Open connections, by direction",
+                &["direction"],
+            )?,
             codes: Mutex::default(),
-            registry: registry.clone(),
-        };
-        registry.register(Box::new(metrics.actions.clone()))?;
-        registry.register(Box::new(metrics.arrivals.clone()))?;
-        registry.register(Box::new(metrics.stages.clone()))?;
-        registry.register(Box::new(metrics.connections.clone()))?;
-        Ok(metrics)
+            meters,
+        })
     }
 
     /// Counts one decided action.
@@ -183,13 +159,9 @@ impl Metrics {
     }
 
     /// Everything, in the Prometheus text format.
-    ///
-    /// # Errors
-    /// When a metric cannot be encoded.
-    pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
-        let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
-        Ok(text)
+    #[must_use]
+    pub fn text(&self) -> Vec<u8> {
+        self.meters.text()
     }
 
     fn bounded(&self, code: &str) -> String {
@@ -226,7 +198,7 @@ mod tests {
         for n in 0..10_000 {
             metrics.decided("http", "deny", &format!("made-up-{n}"));
         }
-        let text = String::from_utf8(metrics.render().unwrap()).unwrap();
+        let text = String::from_utf8(metrics.text()).unwrap();
         let series = text
             .lines()
             .filter(|line| line.starts_with("writ_actions_total{"))
@@ -238,7 +210,7 @@ mod tests {
     fn a_connection_is_counted_while_it_lives() {
         let metrics = Metrics::new().unwrap();
         let open = metrics.connection("outbound");
-        let text = || String::from_utf8(metrics.render().unwrap()).unwrap();
+        let text = || String::from_utf8(metrics.text()).unwrap();
         assert!(text().contains("writ_connections{direction=\"outbound\"} 1"));
         drop(open);
         assert!(text().contains("writ_connections{direction=\"outbound\"} 0"));

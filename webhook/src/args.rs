@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use writ_redirect::{Ipv6, Ports, Redirect};
+use writ_service::Logging;
 
 use crate::certs::Lifetimes;
 use crate::choice::Static;
@@ -50,21 +51,9 @@ pub struct Args {
     /// What pods get.
     #[command(flatten)]
     pub injection: InjectionArgs,
-    /// What to log: error, warn, info, debug, or a filter such as `info,kube=debug`.
-    #[arg(long, env = "WRIT_LOG", default_value = "info")]
-    pub log: String,
-    /// How to log.
-    #[arg(long, env = "WRIT_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
-    pub log_format: LogFormat,
-}
-
-/// How to log.
-#[derive(clap::ValueEnum, Clone, Copy, Debug)]
-pub enum LogFormat {
-    /// One JSON object a line.
-    Json,
-    /// For people.
-    Text,
+    /// Logs.
+    #[command(flatten)]
+    pub logging: Logging,
 }
 
 /// Where serving certificates come from.

@@ -1,17 +1,15 @@
 //! Puts the parts together and runs them until a signal.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kube::Client;
 use ring::rand::SystemRandom;
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use writ_service::{Admin, ServiceError, listen, signalled};
 
 use crate::args::{Args, CertArgs, InjectionArgs, PolicySource};
 use crate::certs::{
@@ -41,24 +39,18 @@ pub enum RunError {
     /// No configuration for that client.
     #[error("no Kubernetes API: {0}; run in a pod with a service account, or set KUBECONFIG")]
     Config(#[from] Box<kube::config::InferConfigError>),
-    /// A port cannot be listened on.
-    #[error("cannot listen on {0}: {1}")]
-    Listen(SocketAddr, std::io::Error),
     /// Nobody would learn of new AgentPolicies any more.
     #[error("the watch on AgentPolicies ended; start the webhook again")]
     Watch,
-    /// Signals cannot be received.
-    #[error("signals: {0}")]
-    Signal(std::io::Error),
     /// Certificates.
     #[error(transparent)]
     Certificates(#[from] CertError),
     /// TLS.
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),
-    /// Metrics.
-    #[error("metrics: {0}")]
-    Metrics(#[from] prometheus::Error),
+    /// Logs, signals, metrics or the admin port.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
 }
 
 /// Runs until SIGTERM or SIGINT, then lets open reviews end.
@@ -83,7 +75,7 @@ pub async fn run(args: &Args) -> Result<(), RunError> {
     let listener = listen(args.listen).await?;
     let admin = listen(args.admin_listen).await?;
     let (served, leaving) = (Arc::clone(&current), stop.clone());
-    let ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync> = Arc::new(move || {
+    let ready = move || {
         if leaving.is_cancelled() {
             Err("ending".to_owned())
         } else if !served.is_set() {
@@ -91,16 +83,12 @@ pub async fn run(args: &Args) -> Result<(), RunError> {
         } else {
             choice.ready().map_err(str::to_owned)
         }
-    });
+    };
     // Reviews go on for a while after the pod was told to end; readiness ends at once.
     let closed = CancellationToken::new();
-    tasks.spawn(server::serve_admin(
-        admin,
-        ready,
-        Arc::clone(&metrics),
-        closed.clone(),
-        tasks.clone(),
-    ));
+    let counted = Arc::clone(&metrics);
+    let admin = Admin::new(ready, move || counted.text()).serve(admin);
+    tasks.spawn(closed.clone().run_until_cancelled_owned(admin));
     tasks.spawn(server::serve(
         listener,
         server::tls(Arc::clone(&current) as _)?,
@@ -113,7 +101,7 @@ pub async fn run(args: &Args) -> Result<(), RunError> {
     tokio::select! {
         ended = certificates => ended?,
         _ = &mut watching => return Err(RunError::Watch),
-        signalled = wait_for_signal() => signalled?,
+        ended = signalled() => ended?,
     }
     tracing::info!("ending");
     stop.cancel();
@@ -152,12 +140,6 @@ async fn client() -> Result<Client, RunError> {
     Ok(Client::try_from(config).map_err(Box::new)?)
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| RunError::Listen(address, error))
-}
-
 /// Keeps `current`; returns only when that is no longer possible.
 async fn keep(
     args: &CertArgs,
@@ -191,14 +173,4 @@ async fn keep(
         let expires = i64::try_from(rotation.expires().unwrap_or_default());
         metrics.certificate_expires.set(expires.unwrap_or(i64::MAX));
     }
-}
-
-async fn wait_for_signal() -> Result<(), RunError> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signal)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signal)?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
 }

@@ -16,7 +16,6 @@ use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use writ_api::{AgentPolicy, AgentRevocation, Chain, Enforcement};
@@ -24,12 +23,13 @@ use writ_chain::{Clock, SystemClock};
 use writ_identity::tls::Authorize;
 use writ_identity::{SvidSource, WorkloadApiSource};
 use writ_relay::{ChainSettings, Notice, RelayError, RelayServer, ServerSettings};
+use writ_service::{Admin, listen, signalled};
 
 use self::core::{COLLECT, ChainRead, enforcement, notice, served};
 use self::keep::Keeper;
 use crate::args::Args;
-use crate::run::{RunError, wait_for_signal};
-use crate::{Metrics, OperatorError, admin};
+use crate::run::RunError;
+use crate::{Metrics, OperatorError};
 
 /// How long the first SVID is waited for.
 const FIRST_SVID: Duration = Duration::from_secs(60);
@@ -75,7 +75,7 @@ pub async fn run(args: &Args) -> Result<(), RunError> {
     };
     tokio::select! {
         ended = relay.follow() => ended,
-        signalled = wait_for_signal() => signalled,
+        ended = signalled() => ended.map_err(RunError::from),
     }
 }
 
@@ -85,11 +85,9 @@ pub(crate) async fn serve_admin(
     metrics: &Arc<Metrics>,
     idle: Arc<AtomicBool>,
 ) -> Result<(), RunError> {
-    let listener = TcpListener::bind(args.admin_listen)
-        .await
-        .map_err(|error| RunError::Listen(args.admin_listen, error))?;
+    let listener = listen(args.admin_listen).await?;
     let signed_at = metrics.signed_at.clone();
-    let ready: admin::Ready = Arc::new(move || {
+    let ready = move || {
         let now = i64::try_from(SystemClock::new().unix_seconds()).unwrap_or(i64::MAX);
         let old = i64::try_from(OLD).unwrap_or(i64::MAX);
         if idle.load(Ordering::Relaxed) || now.saturating_sub(signed_at.get()) <= old {
@@ -97,8 +95,9 @@ pub(crate) async fn serve_admin(
         } else {
             Err("no head was signed a short while ago; check witnesses and endpoints".to_owned())
         }
-    });
-    tokio::spawn(admin::serve(listener, ready, Arc::clone(metrics)));
+    };
+    let metrics = Arc::clone(metrics);
+    tokio::spawn(Admin::new(ready, move || metrics.text()).serve(listener));
     Ok(())
 }
 

@@ -63,9 +63,6 @@ pub enum RunError {
     /// TLS settings cannot be made.
     #[error("TLS: {0}")]
     Tls(String),
-    /// Metrics cannot be registered.
-    #[error("metrics: {0}")]
-    Metrics(#[from] prometheus::Error),
     /// A folder cannot be made private.
     #[error("{path} cannot be used: {source}; it must belong to the sidecar's uid")]
     Directory {
@@ -77,9 +74,9 @@ pub enum RunError {
     /// Files cannot be watched for changes.
     #[error("configuration changes cannot be watched: {0}")]
     Watch(#[from] notify::Error),
-    /// Signals cannot be received.
-    #[error("signals cannot be received: {0}")]
-    Signal(std::io::Error),
+    /// Signals cannot be received, or metrics not kept.
+    #[error(transparent)]
+    Service(#[from] writ_service::ServiceError),
     /// The system has no randomness.
     #[error("the system has no randomness")]
     NoRandomness,

@@ -8,10 +8,10 @@ mod tasks;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use writ_service::signalled;
 
 use crate::api::{self, LocalActions};
 use crate::config::Config;
@@ -109,7 +109,7 @@ pub async fn run(args: &Args) -> Result<(), RunError> {
     };
     tokio::select! {
         () = ready => {}
-        signalled = wait_for_signal() => signalled?,
+        ended = signalled() => ended?,
     }
     tracing::info!("draining");
     parts.set_draining();
@@ -152,16 +152,6 @@ fn serve_api(
             stop.clone(),
             tasks.clone(),
         ));
-    }
-    Ok(())
-}
-
-async fn wait_for_signal() -> Result<(), RunError> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signal)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signal)?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
     }
     Ok(())
 }

@@ -244,7 +244,7 @@ impl Status for Parts {
 
     fn metrics(&self) -> Vec<u8> {
         self.read_gauges();
-        self.metrics.render().unwrap_or_default()
+        self.metrics.text()
     }
 }
 

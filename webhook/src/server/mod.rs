@@ -1,15 +1,12 @@
-//! The webhook's listeners: reviews over HTTPS; health, readiness and metrics over plain HTTP.
+//! The webhook's listener: reviews over HTTPS.
 
-mod admin;
 mod reviews;
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -19,8 +16,8 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use writ_service::admin::Answer;
 
-pub use admin::serve as serve_admin;
 pub use reviews::Reviews;
 
 /// Largest AdmissionReview, in bytes: an object and the one before it, each at most what etcd
@@ -34,8 +31,6 @@ const MAX_STREAMS: u32 = 128;
 const HEAD: Duration = Duration::from_secs(5);
 /// How long one review may take, its body included. The API server waits at most 30 s.
 const REVIEW: Duration = Duration::from_secs(8);
-
-type Answered = Response<Full<Bytes>>;
 
 /// TLS with the certificate that `resolver` has at the moment; HTTP/2 and HTTP/1.1.
 ///
@@ -113,7 +108,7 @@ async fn connection<S, F, A>(stream: S, stop: &CancellationToken, answer: F)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Fn(Request<Incoming>) -> A + Clone + Send + 'static,
-    A: Future<Output = Answered> + Send + 'static,
+    A: Future<Output = Answer> + Send + 'static,
 {
     let service = service_fn(move |request| {
         let answer = answer.clone();
@@ -142,17 +137,4 @@ where
     if let Err(error) = ended {
         tracing::debug!(%error, "connection ended");
     }
-}
-
-fn text(status: StatusCode, text: impl Into<Bytes>) -> Answered {
-    with_type(status, text, "text/plain; version=0.0.4; charset=utf-8")
-}
-
-fn with_type(status: StatusCode, body: impl Into<Bytes>, kind: &'static str) -> Answered {
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    response
 }

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Limited};
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use ring::rand::SecureRandom;
+use writ_service::admin::{self, text};
 
-use super::{Answered, MAX_BODY, text, with_type};
+use super::MAX_BODY;
 use crate::choice::Choice;
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
@@ -53,7 +55,11 @@ impl Path {
 }
 
 impl Reviews {
-    pub(super) async fn answer(&self, request: Request<Incoming>, within: Duration) -> Answered {
+    pub(super) async fn answer(
+        &self,
+        request: Request<Incoming>,
+        within: Duration,
+    ) -> admin::Answer {
         if request.method() != Method::POST {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only POST\n");
         }
@@ -72,7 +78,7 @@ impl Reviews {
         path: Path,
         name: &'static str,
         request: Request<Incoming>,
-    ) -> Answered {
+    ) -> admin::Answer {
         let invalid = |status, why: String| {
             let count = self.metrics.reviews.with_label_values(&[name, "invalid"]);
             count.inc();
@@ -94,7 +100,7 @@ impl Reviews {
         };
         self.count(name, &request, &answer, started);
         match review::encode(answer) {
-            Ok(body) => with_type(StatusCode::OK, body, "application/json"),
+            Ok(body) => json(body),
             Err(why) => invalid(StatusCode::INTERNAL_SERVER_ERROR, why),
         }
     }
@@ -142,4 +148,11 @@ impl Reviews {
             );
         }
     }
+}
+
+fn json(body: impl Into<Bytes>) -> admin::Answer {
+    let mut response = Response::new(Full::new(body.into()));
+    let kind = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
 }
