@@ -1,5 +1,5 @@
 //! Writ's Kubernetes API: the custom resources of `writ.dev/v1alpha1`, and the names on which the
-//! webhook, the operator and the command line agree.
+//! webhook, the operator, the node agent and the command line agree.
 //!
 //! ```text
 //! Chain (cluster)            which chain, how it is read, which contracts
@@ -14,6 +14,7 @@
 mod chain;
 pub mod conditions;
 mod crds;
+mod injected;
 mod names;
 mod policy;
 mod revocation;
@@ -24,10 +25,14 @@ pub use chain::{
     WitnessMember, Witnesses,
 };
 pub use crds::{GROUP, VERSION, crds, to_yaml};
+pub use injected::{
+    CONFIG_VOLUME, FIRST_UID, INIT, INIT_BY_NODE, INIT_UID, INJECTED, INJECTED_VERSION, LAST_UID,
+    REDIRECT, REDIRECT_BY_NODE, SIDECAR, bare_capability, drawn_uid, is_addable, is_reserved,
+};
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 pub use names::{
-    INJECT, INJECTED, INJECTED_VERSION, MANAGED_BY, OPERATOR, OPT_OUT, POLICY, SIDECAR,
-    config_map_name, namespace_and_account, spiffe_id,
+    INJECT, MANAGED_BY, OPERATOR, OPT_OUT, POLICY, config_map_name, namespace_and_account,
+    spiffe_id,
 };
 pub use policy::{
     Agent, AgentPolicy, AgentPolicySpec, AgentPolicyStatus, CallerPolicy, Callers, InForce,

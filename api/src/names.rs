@@ -6,12 +6,6 @@ use sha2::{Digest, Sha256};
 pub const INJECT: &str = "writ.dev/inject";
 /// Label of a namespace whose pods may say `writ.dev/inject=false`.
 pub const OPT_OUT: &str = "writ.dev/opt-out";
-/// Annotation that the webhook writes: the version of the injected form.
-pub const INJECTED: &str = "writ.dev/injected";
-/// The injected container that decides.
-pub const SIDECAR: &str = "writ-sidecar";
-/// The version of the injected form.
-pub const INJECTED_VERSION: &str = "1";
 /// Annotation of a pod: which AgentPolicy applies, where several select it.
 pub const POLICY: &str = "writ.dev/policy";
 /// Label of what a program keeps.

@@ -4,37 +4,14 @@
 //! form that the webhook makes, and takes every deviation for a refusal.
 
 use k8s_openapi::api::core::v1::{Container, EnvVar, Pod, PodSpec};
-use writ_redirect::{Ipv6, Ports, Redirect};
+use writ_api::{
+    INIT, INIT_BY_NODE, INIT_UID, INJECTED, INJECTED_VERSION, REDIRECT, REDIRECT_BY_NODE, SIDECAR,
+    drawn_uid, is_addable, is_reserved,
+};
+use writ_redirect::{Ipv6, Ports, Redirect, variables};
 
 use crate::cgroup::{ContainerId, PodUid};
 
-/// Annotation: the node agent is to install the redirection.
-pub const REDIRECT: &str = "writ.dev/redirect";
-const REDIRECT_BY_NODE: &str = "node";
-const INJECTED: &str = "writ.dev/injected";
-const INJECTED_VERSION: &str = "1";
-const INIT: &str = "writ-init";
-const SIDECAR: &str = "writ-sidecar";
-/// The uids that the webhook draws sidecars' from.
-const SIDECAR_UIDS: std::ops::RangeInclusive<i64> = 2_000_000_000..=2_147_483_646;
-/// The uid of the container that waits.
-const INIT_UID: i64 = 2_147_483_647;
-/// The only capabilities that the webhook lets an agent's container add.
-const ADDABLE: [&str; 13] = [
-    "AUDIT_WRITE",
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FOWNER",
-    "FSETID",
-    "IPC_LOCK",
-    "KILL",
-    "MKNOD",
-    "NET_BIND_SERVICE",
-    "SETFCAP",
-    "SETPCAP",
-    "SYS_CHROOT",
-    "SYS_NICE",
-];
 /// Most containers that are looked at; the API server takes far fewer.
 const MAX_CONTAINERS: usize = 1024;
 
@@ -210,7 +187,7 @@ fn init_container(init: &Container, repositories: &Repositories) -> Result<(), R
     let known = image == Some(repositories.init.as_str());
     require(known, &field("image"), "is not Writ's")?;
     let given = init.args.iter().flatten().map(String::as_str);
-    let args = given.eq(["init", "--by", "node"]) && init.command.is_none();
+    let args = given.eq(INIT_BY_NODE) && init.command.is_none();
     require(
         args,
         &field("args"),
@@ -239,7 +216,7 @@ fn sidecar_container(sidecar: &Container, repositories: &Repositories) -> Result
     require(runs, &field("args"), "are not those of a sidecar")?;
     let context = sidecar.security_context.as_ref();
     let uid = context.and_then(|context| context.run_as_user);
-    let uid = uid.filter(|uid| SIDECAR_UIDS.contains(uid));
+    let uid = uid.and_then(drawn_uid);
     let Some(uid) = uid else {
         return refuse(
             field("securityContext.runAsUser"),
@@ -247,11 +224,12 @@ fn sidecar_container(sidecar: &Container, repositories: &Repositories) -> Result
         );
     };
     confined(sidecar, uid, &field("securityContext"))?;
-    u32::try_from(uid).or_else(|_| refuse(field("securityContext.runAsUser"), "is no uid"))
+    Ok(uid)
 }
 
 /// As the webhook confines our own containers.
-fn confined(container: &Container, uid: i64, field: &str) -> Result<(), Refusal> {
+fn confined(container: &Container, uid: u32, field: &str) -> Result<(), Refusal> {
+    let uid = i64::from(uid);
     let Some(context) = &container.security_context else {
         return refuse(field, "is missing");
     };
@@ -271,7 +249,7 @@ fn confined(container: &Container, uid: i64, field: &str) -> Result<(), Refusal>
 
 /// No other container runs as one of ours, or could change what is installed.
 fn others(spec: &PodSpec) -> Result<(), Refusal> {
-    let reserved = |uid: Option<i64>| uid.is_some_and(|uid| uid >= *SIDECAR_UIDS.start());
+    let reserved = |uid: Option<i64>| uid.is_some_and(is_reserved);
     let whole = spec.security_context.as_ref();
     let whole = whole.and_then(|context| context.run_as_user);
     require(
@@ -286,14 +264,10 @@ fn others(spec: &PodSpec) -> Result<(), Refusal> {
         };
         let capabilities = context.capabilities.clone().unwrap_or_default();
         let added = capabilities.add.unwrap_or_default();
-        let harmless = |name: &String| {
-            let name = name.to_ascii_uppercase();
-            ADDABLE.contains(&name.strip_prefix("CAP_").unwrap_or(&name))
-        };
         let holds = !reserved(context.run_as_user)
             && context.privileged != Some(true)
             && context.allow_privilege_escalation == Some(false)
-            && added.iter().all(harmless);
+            && added.iter().all(|name| is_addable(name));
         require(holds, &field, "is not confined as the webhook would")?;
     }
     Ok(())
@@ -302,23 +276,23 @@ fn others(spec: &PodSpec) -> Result<(), Refusal> {
 /// The rules, of a closed list of variables with plain values, each at most once.
 fn redirect(env: &[EnvVar], sidecar: u32) -> Result<Redirect, Refusal> {
     let mut values = Values::read(env)?;
-    let uid: u32 = number(values.take("WRIT_SIDECAR_UID")?)?;
-    let field = variable("WRIT_SIDECAR_UID");
+    let uid: u32 = number(values.take(variables::SIDECAR_UID)?)?;
+    let field = variable(variables::SIDECAR_UID);
     require(uid == sidecar, &field, "is not the sidecar's runAsUser")?;
-    let ipv6 = match values.take("WRIT_IPV6")? {
+    let ipv6 = match values.take(variables::IPV6)? {
         (_, "on") => Ipv6::On,
         (_, "off") => Ipv6::Off,
         (field, _) => return refuse(field, "is neither on nor off"),
     };
     let ports = Ports {
-        outbound: number(values.take("WRIT_OUTBOUND_PORT")?)?,
-        inbound: number(values.take("WRIT_INBOUND_PORT")?)?,
-        status: number(values.take("WRIT_ADMIN_PORT")?)?,
-        local_api: number(values.take("WRIT_API_PORT")?)?,
-        dns: number(values.take("WRIT_DNS_PORT")?)?,
+        outbound: number(values.take(variables::OUTBOUND_PORT)?)?,
+        inbound: number(values.take(variables::INBOUND_PORT)?)?,
+        status: number(values.take(variables::ADMIN_PORT)?)?,
+        local_api: number(values.take(variables::API_PORT)?)?,
+        dns: number(values.take(variables::DNS_PORT)?)?,
     };
-    values.take("WRIT_NAMES")?;
-    let local = match values.take_if_any("WRIT_LOCAL_PORTS") {
+    values.take(variables::NAMES)?;
+    let local = match values.take_if_any(variables::LOCAL_PORTS) {
         None => Vec::new(),
         Some((field, list)) => list
             .split(',')

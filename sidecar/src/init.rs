@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use writ_redirect::{Ipv6, Ports, Proof, Redirect, RedirectError, apply, await_announcement};
+use writ_redirect::{
+    Ipv6, Ports, Proof, Redirect, RedirectError, apply, await_announcement, variables,
+};
 
 use crate::{names, validate};
 
@@ -11,18 +13,18 @@ use crate::{names, validate};
 #[derive(clap::Args, Clone, Debug)]
 pub struct RedirectArgs {
     /// User id of the sidecar, the only one whose traffic is not captured.
-    #[arg(long, env = "WRIT_SIDECAR_UID", value_name = "UID")]
+    #[arg(long, env = variables::SIDECAR_UID, value_name = "UID")]
     pub sidecar_uid: u32,
     /// TCP ports that the pod's containers may use among themselves, separated by commas.
     #[arg(
         long,
-        env = "WRIT_LOCAL_PORTS",
+        env = variables::LOCAL_PORTS,
         value_name = "PORT",
         value_delimiter = ','
     )]
     pub local_ports: Vec<u16>,
     /// Whether IPv6 is captured like IPv4, or dropped.
-    #[arg(long, env = "WRIT_IPV6", value_enum, default_value_t = Ipv6Mode::On)]
+    #[arg(long, env = variables::IPV6, value_enum, default_value_t = Ipv6Mode::On)]
     pub ipv6: Ipv6Mode,
     /// The sidecar's ports, if other than the usual ones.
     #[command(flatten)]
@@ -33,19 +35,19 @@ pub struct RedirectArgs {
 #[derive(clap::Args, Clone, Debug)]
 pub struct PortArgs {
     /// Captured outbound connections.
-    #[arg(long, env = "WRIT_OUTBOUND_PORT", value_name = "PORT", default_value_t = Ports::default().outbound)]
+    #[arg(long, env = variables::OUTBOUND_PORT, value_name = "PORT", default_value_t = Ports::default().outbound)]
     pub outbound_port: u16,
     /// Captured inbound connections.
-    #[arg(long, env = "WRIT_INBOUND_PORT", value_name = "PORT", default_value_t = Ports::default().inbound)]
+    #[arg(long, env = variables::INBOUND_PORT, value_name = "PORT", default_value_t = Ports::default().inbound)]
     pub inbound_port: u16,
     /// Health, readiness and metrics.
-    #[arg(long, env = "WRIT_ADMIN_PORT", value_name = "PORT", default_value_t = Ports::default().status)]
+    #[arg(long, env = variables::ADMIN_PORT, value_name = "PORT", default_value_t = Ports::default().status)]
     pub admin_port: u16,
     /// The local API.
-    #[arg(long, env = "WRIT_API_PORT", value_name = "PORT", default_value_t = Ports::default().local_api)]
+    #[arg(long, env = variables::API_PORT, value_name = "PORT", default_value_t = Ports::default().local_api)]
     pub api_port: u16,
     /// DNS.
-    #[arg(long, env = "WRIT_DNS_PORT", value_name = "PORT", default_value_t = Ports::default().dns)]
+    #[arg(long, env = variables::DNS_PORT, value_name = "PORT", default_value_t = Ports::default().dns)]
     pub dns_port: u16,
 }
 
@@ -89,7 +91,7 @@ pub struct Args {
     #[command(flatten)]
     pub redirect: RedirectArgs,
     /// Folder for the sidecar's own resolv.conf and hosts, which no other container can write.
-    #[arg(long, env = "WRIT_NAMES", value_name = "FOLDER")]
+    #[arg(long, env = variables::NAMES, value_name = "FOLDER")]
     pub names: Option<PathBuf>,
     /// Who installs the rules.
     #[arg(long, value_enum, default_value_t = By::Init)]

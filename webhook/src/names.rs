@@ -1,39 +1,24 @@
-//! Names that the webhook reads and writes: labels, annotations, containers, volumes, paths.
+//! Names that the webhook reads and writes: labels, annotations, containers, volumes, paths. Those that
+//! other programs read too are in `writ-api`.
+
+pub use writ_api::{
+    CONFIG_VOLUME, INIT, INJECT, INJECTED, INJECTED_VERSION, OPT_OUT, POLICY, REDIRECT,
+    REDIRECT_BY_NODE, SIDECAR,
+};
 
 /// What every label and annotation of ours starts with.
 pub const PREFIX: &str = "writ.dev/";
-/// Label: on a namespace `enabled`, on a pod `true` or `false`.
-pub const INJECT: &str = "writ.dev/inject";
-/// Label of a namespace whose pods may say `writ.dev/inject=false`.
-pub const OPT_OUT: &str = "writ.dev/opt-out";
-/// Annotation that the webhook writes: the version of the injected form.
-pub const INJECTED: &str = "writ.dev/injected";
-/// The version of the injected form.
-pub const INJECTED_VERSION: &str = "1";
-/// Annotation that the webhook writes, where the node agent is to install the redirection.
-pub const REDIRECT: &str = "writ.dev/redirect";
-/// What that annotation says.
-pub const REDIRECT_BY_NODE: &str = "node";
 /// Annotation: the sidecar's log level.
 pub const LOG_LEVEL: &str = "writ.dev/log-level";
 /// Annotation: CPU requested for the sidecar.
 pub const CPU: &str = "writ.dev/cpu";
 /// Annotation: memory of the sidecar, request and limit.
 pub const MEMORY: &str = "writ.dev/memory";
-/// Annotation: which AgentPolicy (or static configuration) applies.
-pub const POLICY: &str = "writ.dev/policy";
 /// Annotation: ports and paths of the application's metrics, as `9090/metrics, 9091/stats`.
 pub const SCRAPE: &str = "writ.dev/scrape";
 /// Every annotation that a pod may carry.
 pub const OVERRIDES: [&str; 5] = [LOG_LEVEL, CPU, MEMORY, POLICY, SCRAPE];
 
-/// The init container that redirects the pod's traffic.
-pub const INIT: &str = "writ-init";
-/// The sidecar.
-pub const SIDECAR: &str = "writ-sidecar";
-
-/// Volume with the sidecar's configuration.
-pub const CONFIG_VOLUME: &str = "writ-config";
 /// Volume with the record.
 pub const RECORD_VOLUME: &str = "writ-record";
 /// Memory-backed volume with the interception key, for the sidecar alone.
@@ -78,8 +63,6 @@ pub const SPIRE_PATH: &str = "/run/spire/sockets";
 /// Environment variables that tell common TLS libraries of the bundle.
 pub const TRUST_VARIABLES: [&str; 3] =
     ["SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE"];
-/// Environment variable of the init container: where it writes them.
-pub const NAMES: &str = "WRIT_NAMES";
 /// Environment variable of the sidecar: the probes that it answers, as JSON.
 pub const PROBES: &str = "WRIT_PROBES";
 /// Environment variable of the sidecar: the metrics that it lets a scraper ask for, as JSON.

@@ -1,15 +1,7 @@
 //! What one pod is injected with: the installation's settings, and what was chosen for the pod.
 
+pub use writ_api::{FIRST_UID, INIT_UID, LAST_UID};
 use writ_redirect::{Ipv6, Ports};
-
-/// The lowest uid that sidecars draw from. Above what platforms allocate, so that it is free, and
-/// below 2^31-1, the highest that Kubernetes takes.
-pub const FIRST_UID: u32 = 2_000_000_000;
-/// The highest uid that sidecars draw from.
-pub const LAST_UID: u32 = 2_147_483_646;
-/// The uid and gid of the init container that waits for the node agent: the highest that Kubernetes
-/// takes, which no sidecar draws, and which no other container may have either.
-pub const INIT_UID: u32 = LAST_UID + 1;
 
 /// CSI driver of the SPIFFE project, which mounts the Workload API's socket.
 pub const SPIFFE_DRIVER: &str = "csi.spiffe.io";
@@ -196,10 +188,4 @@ impl Settings {
             ..self.clone()
         }
     }
-}
-
-/// Whether sidecars draw their uids and gids from where this one is.
-#[must_use]
-pub fn is_reserved(id: i64) -> bool {
-    (i64::from(FIRST_UID)..=i64::from(u32::MAX)).contains(&id)
 }

@@ -19,11 +19,11 @@ use kube::ResourceExt;
 use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::client::Body;
 use serde_json::Value;
-use writ_api::{AgentPolicy, Chain};
+use writ_api::{AgentPolicy, Chain, SIDECAR};
 
 use crate::cluster::{Ask, Cluster};
 use crate::error::CliError;
-use crate::status::{SIDECAR, config_map};
+use crate::status::config_map;
 
 /// Where the sidecar answers.
 const ADMIN_PORT: u16 = 15820;

@@ -3,15 +3,13 @@
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use writ_api::{AgentPolicy, INJECTED, INJECTED_VERSION};
+use writ_api::{AgentPolicy, CONFIG_VOLUME, INIT, INJECTED, INJECTED_VERSION, SIDECAR};
 
 use super::cluster::clock;
 use super::finding::{Area, Finding};
 use super::gather::{Facts, Looked, PodFacts};
 use crate::cluster::status_message;
-use crate::status::{SIDECAR, account, config_map, of_pod};
-
-const INIT: &str = "writ-init";
+use crate::status::{account, config_map, of_pod};
 
 pub fn check(seen: &PodFacts, facts: &Facts, into: &mut Vec<Finding>) {
     let pod = &seen.pod;
@@ -225,7 +223,7 @@ fn events(events: &Looked<Vec<Event>>, ready: Option<Timestamp>, area: &mut Area
 
 fn hint(reason: &str, message: &str) -> &'static str {
     match reason {
-        "FailedMount" if message.contains("writ-config") => {
+        "FailedMount" if message.contains(CONFIG_VOLUME) => {
             "the operator writes the ConfigMap once the AgentPolicy is accepted: see above"
         }
         "FailedMount" if message.contains("csi.spiffe.io") => {

@@ -11,7 +11,7 @@ use writ_api::{AgentPolicy, AgentRevocation};
 use crate::cluster::{Cluster, ClusterArgs};
 use crate::error::CliError;
 use crate::output::{Format, emit};
-pub use survey::{Facts, SIDECAR, Survey, account, config_map, of_pod, survey};
+pub use survey::{Facts, Survey, account, config_map, of_pod, survey};
 
 const EXAMPLES: &str = "Examples:
   writ status                          every namespace

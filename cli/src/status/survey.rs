@@ -8,15 +8,11 @@ use kube::core::{Selector, SelectorExt};
 use serde::Serialize;
 use writ_api::conditions::{ENFORCED, IN_FORCE, REVOKED, holds};
 use writ_api::{
-    Agent, AgentPolicy, AgentRevocation, INJECT, INJECTED, Mode, OPT_OUT, POLICY, Phase,
+    Agent, AgentPolicy, AgentRevocation, CONFIG_VOLUME, INJECT, INJECTED, Mode, OPT_OUT, POLICY,
+    Phase, SIDECAR,
 };
 
 use crate::output::{one_line, table};
-
-/// Names that the webhook gives.
-pub const SIDECAR: &str = "writ-sidecar";
-/// See [`SIDECAR`].
-pub const CONFIG_VOLUME: &str = "writ-config";
 
 /// What is looked at.
 #[derive(Debug, Default)]

@@ -66,6 +66,17 @@ pub enum Ipv6 {
     Off,
 }
 
+impl Ipv6 {
+    /// `on` or `off`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::On => "on",
+            Self::Off => "off",
+        }
+    }
+}
+
 /// User ids `first` to `last`, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UidRange {

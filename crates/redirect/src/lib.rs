@@ -28,6 +28,7 @@ mod original_dst;
 mod readback;
 mod rules;
 mod validate;
+pub mod variables;
 
 pub use apply::{Applied, FamilyState, apply};
 pub use config::{Ipv6, Ports, Redirect, UidRange, parse_uid_map};

@@ -10,7 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use kube::{Api, Client};
 use serde_json::json;
-use writ_api::INJECT;
+use writ_api::{INIT, INJECT, SIDECAR};
 
 use super::{HookError, failed};
 
@@ -110,7 +110,7 @@ fn outcome(answer: Result<Pod, String>, agents: &str) -> Result<String, HookErro
         .flatten()
         .map(|c| c.name.clone())
         .collect();
-    if first != ["writ-init", "writ-sidecar"] {
+    if first != [INIT, SIDECAR] {
         return Err(HookError::NotWorking(format!(
             "an opted-in pod is admitted in {agents} without its sidecar (init containers: {first:?}); \
              see kubectl describe mutatingwebhookconfiguration writ"

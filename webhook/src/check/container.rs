@@ -1,10 +1,11 @@
 //! What one container may not have.
 
 use k8s_openapi::api::core::v1::{Container, SecurityContext};
+use writ_api::is_addable;
 
 use super::volume::is_sidecars;
 use super::{group, paths, seccomp, user};
-use crate::inject::{bare, trust_mount};
+use crate::inject::trust_mount;
 use crate::names;
 use crate::refusal::{Code, Refusals};
 use crate::settings::Settings;
@@ -13,23 +14,6 @@ use crate::settings::Settings;
 /// rules, to send past them, to read the sidecar's memory.
 pub(crate) const WITHDRAWN_CAPABILITIES: [&str; 5] =
     ["SETUID", "SETGID", "NET_ADMIN", "NET_RAW", "SYS_PTRACE"];
-/// The only ones that may be added: with each other the kernel, the node's files or the network
-/// could be reached.
-const ADDABLE_CAPABILITIES: [&str; 13] = [
-    "AUDIT_WRITE",
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FOWNER",
-    "FSETID",
-    "IPC_LOCK",
-    "KILL",
-    "MKNOD",
-    "NET_BIND_SERVICE",
-    "SETFCAP",
-    "SETPCAP",
-    "SYS_CHROOT",
-    "SYS_NICE",
-];
 
 pub(super) fn check(
     container: &Container,
@@ -89,7 +73,7 @@ fn security(context: &SecurityContext, field: &str, refusals: &mut Refusals) {
     }
     let capabilities = context.capabilities.iter().flat_map(|c| &c.add).flatten();
     for capability in capabilities {
-        if !ADDABLE_CAPABILITIES.contains(&bare(capability).as_str()) {
+        if !is_addable(capability) {
             refusals.add(
                 Code::Capability,
                 format!("{field}.capabilities.add[{capability}]"),

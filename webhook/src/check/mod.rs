@@ -8,11 +8,12 @@ mod volume;
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{Pod, PodSecurityContext, PodSpec, SeccompProfile};
+use writ_api::is_reserved;
 
 use crate::names;
 use crate::probes::{self, Target};
 use crate::refusal::{Code, Refusals};
-use crate::settings::{Settings, is_reserved};
+use crate::settings::Settings;
 
 pub(crate) use container::WITHDRAWN_CAPABILITIES;
 

@@ -1,6 +1,7 @@
 //! What the application's containers get.
 
 use k8s_openapi::api::core::v1::{Container, SeccompProfile};
+use writ_api::bare_capability;
 
 use super::parts;
 use crate::check::WITHDRAWN_CAPABILITIES;
@@ -21,20 +22,14 @@ pub(super) fn lock_down(container: &mut Container, pod: Option<&SeccompProfile>)
     let drop = capabilities.drop.get_or_insert_default();
     let dropped = |drop: &[String], name: &str| {
         drop.iter()
-            .any(|dropped| matches!(bare(dropped).as_str(), "ALL") || bare(dropped) == name)
+            .map(|dropped| bare_capability(dropped))
+            .any(|dropped| dropped == "ALL" || dropped == name)
     };
     for name in WITHDRAWN_CAPABILITIES {
         if !dropped(drop, name) {
             drop.push(name.to_owned());
         }
     }
-}
-
-/// A capability's name in capitals and without `CAP_`: runtimes take it in any of these forms.
-pub(crate) fn bare(capability: &str) -> String {
-    let name = capability.to_ascii_uppercase();
-    name.strip_prefix("CAP_")
-        .map_or(name.clone(), str::to_owned)
 }
 
 /// Lets the container read the trust bundle, and tells its TLS library where it is.

@@ -14,7 +14,6 @@ use crate::refusal::{Code, Refusals};
 use crate::scrapes;
 use crate::settings::{RedirectBy, Settings, Trust};
 
-pub(crate) use apps::bare;
 use parts::Declared;
 pub(crate) use parts::trust_mount;
 pub use previous::sidecar_uid;

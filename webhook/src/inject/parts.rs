@@ -9,7 +9,8 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use writ_redirect::{Ipv6, Ports};
+use writ_api::INIT_BY_NODE;
+use writ_redirect::{Ports, variables};
 
 use crate::names;
 use crate::overrides::Overrides;
@@ -23,21 +24,15 @@ const STARTUP_SECONDS: i32 = 300;
 #[must_use]
 pub fn init(settings: &Settings) -> Container {
     let mut env = vec![
-        variable("WRIT_SIDECAR_UID", settings.uid.to_string()),
-        variable(
-            "WRIT_IPV6",
-            match settings.ipv6 {
-                Ipv6::On => "on",
-                Ipv6::Off => "off",
-            },
-        ),
+        variable(variables::SIDECAR_UID, settings.uid.to_string()),
+        variable(variables::IPV6, settings.ipv6.as_str()),
     ];
     if !settings.local_ports.is_empty() {
         let ports: Vec<String> = settings.local_ports.iter().map(u16::to_string).collect();
-        env.push(variable("WRIT_LOCAL_PORTS", ports.join(",")));
+        env.push(variable(variables::LOCAL_PORTS, ports.join(",")));
     }
     env.extend(ports(&settings.ports));
-    env.push(variable(names::NAMES, names::NAMES_PATH));
+    env.push(variable(variables::NAMES, names::NAMES_PATH));
     let names = mount(names::NAMES_VOLUME, names::NAMES_PATH);
     let (arguments, security_context, mounts) = match settings.redirect {
         RedirectBy::Init => (
@@ -54,11 +49,7 @@ pub fn init(settings: &Settings) -> Container {
             },
             vec![mount(names::RUN_VOLUME, "/run"), names],
         ),
-        RedirectBy::Node => (
-            &["init", "--by", "node"][..],
-            unprivileged(INIT_UID),
-            vec![names],
-        ),
+        RedirectBy::Node => (&INIT_BY_NODE[..], unprivileged(INIT_UID), vec![names]),
     };
     Container {
         name: names::INIT.to_owned(),
@@ -77,11 +68,11 @@ pub fn init(settings: &Settings) -> Container {
 /// Services too, and of one named `writ-dns` it would make `WRIT_DNS_PORT`.
 fn ports(ports: &Ports) -> [EnvVar; 5] {
     [
-        ("WRIT_OUTBOUND_PORT", ports.outbound),
-        ("WRIT_INBOUND_PORT", ports.inbound),
-        ("WRIT_ADMIN_PORT", ports.status),
-        ("WRIT_API_PORT", ports.local_api),
-        ("WRIT_DNS_PORT", ports.dns),
+        (variables::OUTBOUND_PORT, ports.outbound),
+        (variables::INBOUND_PORT, ports.inbound),
+        (variables::ADMIN_PORT, ports.status),
+        (variables::API_PORT, ports.local_api),
+        (variables::DNS_PORT, ports.dns),
     ]
     .map(|(name, port)| variable(name, port.to_string()))
 }

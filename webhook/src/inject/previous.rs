@@ -9,13 +9,14 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements, VolumeMount};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use writ_api::drawn_uid;
 
 use super::parts;
 use crate::names;
 use crate::overrides::Overrides;
 use crate::probes::{self, Target};
 use crate::refusal::{Code, Refusals};
-use crate::settings::{FIRST_UID, LAST_UID, Settings};
+use crate::settings::Settings;
 
 /// What the API server's own plugins added to our containers; it stays when they are made anew.
 #[derive(Debug, Default)]
@@ -106,10 +107,7 @@ fn take_others(
 pub fn sidecar_uid(pod: &Pod) -> Option<u32> {
     let containers = pod.spec.as_ref()?.init_containers.as_ref()?;
     let sidecar = containers.iter().find(|c| c.name == names::SIDECAR)?;
-    let uid = sidecar.security_context.as_ref()?.run_as_user?;
-    u32::try_from(uid)
-        .ok()
-        .filter(|uid| (FIRST_UID..=LAST_UID).contains(uid))
+    drawn_uid(sidecar.security_context.as_ref()?.run_as_user?)
 }
 
 /// Takes everything of ours out of `pod`.
