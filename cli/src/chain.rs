@@ -1,6 +1,6 @@
 //! `writ chain`: contracts deployed, changed and read.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -40,7 +40,8 @@ enum Command {
     /// Revoke an agent, at once. Needs the guardian's key.
     #[command(
         after_help = "Example:\n  writ chain revoke --rpc http://127.0.0.1:8545 --manifest manifest.json --key file:guardian.key \
-                            --names names.yaml --agent spiffe://example.org/agent --reason compromised"
+                            --names names.yaml --agent spiffe://example.org/agent --reason compromised\n\n\
+                            Without the salts, by the key that the status of the AgentPolicy has:\n  writ chain revoke ... --agent 0x5f...c2"
     )]
     Revoke {
         #[command(flatten)]
@@ -218,19 +219,19 @@ struct ChainArgs {
 
 #[derive(Debug, ClapArgs)]
 struct AgentArgs {
-    /// SPIFFE ID.
+    /// SPIFFE ID, with --names; or the key in the registry as 0x and 64 hex digits, which the status of an AgentPolicy has.
     #[arg(long)]
     agent: String,
     /// Salts, YAML: {salt: <32 hex digits>, agents: {<SPIFFE ID>: <32 hex digits>}}.
     #[arg(long)]
-    names: PathBuf,
+    names: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]
 #[group(required = true, multiple = false)]
 struct Target {
-    /// An agent, by SPIFFE ID; needs --names.
-    #[arg(long, requires = "names")]
+    /// An agent, by SPIFFE ID with --names, or by its key in the registry.
+    #[arg(long)]
     agent: Option<String>,
     /// A policy: a name, or its id as 0x and 64 hex digits.
     #[arg(long, value_parser = policy_id)]
@@ -257,14 +258,12 @@ enum Chosen {
 
 impl What {
     fn choose(&self) -> Result<Chosen, CliError> {
-        match (&self.target.agent, self.target.policy, &self.names) {
-            (Some(agent), _, Some(names)) => {
-                Ok(Chosen::Agent(NameSalts::read(names)?.agent_key(agent)?))
-            }
-            (_, Some(policy), _) => Ok(Chosen::Policy(policy)),
+        match (&self.target.agent, self.target.policy) {
+            (Some(agent), _) => Ok(Chosen::Agent(agent_key(agent, self.names.as_deref())?)),
+            (_, Some(policy)) => Ok(Chosen::Policy(policy)),
             _ if self.target.all => Ok(Chosen::All),
             _ => Err(CliError::Argument(
-                "name an agent with --names, a policy, or --all".into(),
+                "name an agent, a policy, or --all".into(),
             )),
         }
     }
@@ -272,8 +271,22 @@ impl What {
 
 impl AgentArgs {
     fn key(&self) -> Result<B256, CliError> {
-        NameSalts::read(&self.names)?.agent_key(&self.agent)
+        agent_key(&self.agent, self.names.as_deref())
     }
+}
+
+/// Key in the registry of what `--agent` and `--names` say.
+fn agent_key(agent: &str, names: Option<&Path>) -> Result<B256, CliError> {
+    if let Ok(key) = agent.parse() {
+        return Ok(key);
+    }
+    let names = names.ok_or_else(|| {
+        CliError::Argument(
+            "--agent with a SPIFFE ID needs --names, its salts; without them give the agent's key"
+                .into(),
+        )
+    })?;
+    NameSalts::read(names)?.agent_key(agent)
 }
 
 impl Endpoint {
@@ -439,16 +452,26 @@ async fn run_agent(command: AgentCommand) -> Result<ExitCode, CliError> {
         }
         AgentCommand::Show { chain, agent } => {
             let (session, manifest) = chain.open().await?;
-            let state = tx::agent(&session, &manifest, agent.key()?).await?;
-            emit(chain.endpoint.output, &state, |s| {
+            let key = agent.key()?;
+            let state = tx::agent(&session, &manifest, key).await?;
+            emit(chain.endpoint.output, &Shown { key, state }, |s| {
+                let Shown { key, state } = s;
                 format!(
-                    "status  {}\npolicy  {}\nmodel   {}",
-                    s.status, s.policy_id, s.model
+                    "key     {key}\nstatus  {}\npolicy  {}\nmodel   {}",
+                    state.status, state.policy_id, state.model
                 )
             })?;
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// An agent, as the registry has it.
+#[derive(Serialize)]
+struct Shown<T> {
+    key: B256,
+    #[serde(flatten)]
+    state: T,
 }
 
 async fn run_policy(command: PolicyCommand) -> Result<ExitCode, CliError> {

@@ -151,6 +151,16 @@ async fn an_operator_deploys_publishes_registers_and_revokes() {
         desk.json(&format!("chain agent show {chain} {who}"))["status"],
         "revoked"
     );
+    // Whoever has no salts has the key, from the status of an AgentPolicy.
+    let shown = desk.json(&format!("chain agent show {chain} {who}"));
+    let by_key = format!(
+        "chain agent show {chain} --agent {}",
+        shown["key"].as_str().unwrap()
+    );
+    assert_eq!(desk.json(&by_key), shown);
+    let nameless = desk.run(&format!("chain agent show {chain} --agent {AGENT}"));
+    assert!(!nameless.status.success());
+    assert!(String::from_utf8_lossy(&nameless.stderr).contains("needs --names"));
 
     assert_eq!(
         desk.json(&format!("chain pause {owner} --all"))["state"],
