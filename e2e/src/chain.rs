@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use alloy::providers::{Provider, ProviderBuilder};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, api::ListParams};
 use tempfile::TempDir;
@@ -15,9 +16,11 @@ use crate::{SYSTEM, until};
 /// The chain's id.
 pub(crate) const CHAIN_ID: u64 = 84532;
 const PORT: u16 = 8545;
+/// Name, key and address of who sends transactions.
+type Role = (&'static str, &'static str, &'static str);
 /// Well-known development keys: they hold funds on development chains only. The operator's contracts
 /// have others of them, so that two programs never send from one account.
-const KEYS: [(&str, &str, &str); 4] = [
+const KEYS: [Role; 4] = [
     (
         "owner",
         "0x47e179ec197488593b187f80a00eb0da91f1b9d0b13f8733639f19c30a34926a",
@@ -39,6 +42,29 @@ const KEYS: [(&str, &str, &str); 4] = [
         "0x14dC79964da2C08b23698B3D3cc7Ca32193d9955",
     ),
 ];
+/// Those of the contracts that the operator deployed.
+const OPERATORS: [Role; 4] = [
+    (
+        "owner",
+        "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80",
+        "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266",
+    ),
+    (
+        "guardian",
+        "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d",
+        "0x70997970C51812dc3A010C7d01b50e0d17dc79C8",
+    ),
+    (
+        "anchorer",
+        "0x5de4111afa1a4b94908f83103eb1f1706367c2e68ca870fc3fb9a804cdab365a",
+        "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC",
+    ),
+    (
+        "approver",
+        "0x7c852118294e51e653712a81e05800f419141751be58f605c371e15141b007a6",
+        "0x90F79bf6EB2c4f870365E785982E1f101E93b906",
+    ),
+];
 
 /// The development chain with the contracts deployed.
 pub struct Chain {
@@ -52,8 +78,17 @@ pub struct Chain {
 impl Chain {
     /// Reaches the chain's pod and deploys the contracts, or finds them deployed.
     pub(crate) async fn start(client: &Client) -> Self {
+        Self::with(client, KEYS).await
+    }
+
+    /// The same chain with the contracts that the operator deployed, for what one does without the operator.
+    pub async fn of_operator(client: &Client) -> Self {
+        Self::with(client, OPERATORS).await
+    }
+
+    async fn with(client: &Client, keys: [Role; 4]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        for (role, key, _) in KEYS {
+        for (role, key, _) in keys {
             std::fs::write(folder.path().join(format!("{role}.key")), key).expect("a key file");
         }
         let rpc = forward(client.clone()).await;
@@ -65,7 +100,7 @@ impl Chain {
         };
         let manifest = chain.path("manifest.json");
         let mut line = vec!["deploy".to_owned(), "--development".to_owned()];
-        for (role, _, address) in &KEYS[1..] {
+        for (role, _, address) in &keys[1..] {
             line.extend([format!("--{role}"), (*address).to_owned()]);
         }
         line.extend(["--out".to_owned(), manifest.display().to_string()]);
@@ -87,8 +122,9 @@ impl Chain {
             .unwrap_or_else(|| panic!("no {contract} in the manifest"))
     }
 
-    /// Runs `writ chain ...` signed by `role`, and panics with what it said when it fails.
-    pub async fn writ(&self, role: &str, line: &[String]) {
+    /// Runs `writ chain ...` signed by `role`, and returns what it printed; panics with what it said when it
+    /// fails.
+    pub async fn writ(&self, role: &str, line: &[String]) -> String {
         let _one = self.sending.lock().await;
         let program =
             std::env::var("WRIT_BIN").expect("WRIT_BIN: the writ program; e2e/run sets it");
@@ -106,6 +142,29 @@ impl Chain {
             line.join(" "),
             String::from_utf8_lossy(&done.stderr)
         );
+        String::from_utf8(done.stdout).expect("text")
+    }
+
+    /// Has the guardian revoke an agent by its key in the registry, and returns the block that holds it.
+    pub async fn revoke_key(&self, key: &str) -> u64 {
+        let line = [
+            "revoke", "--reason", "e2e", "--agent", key, "--output", "json",
+        ];
+        let printed = self.writ("guardian", &line.map(str::to_owned)).await;
+        let printed: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
+        let hash = printed["transaction"].as_str().expect("a transaction");
+        let receipt = self
+            .provider()
+            .get_transaction_receipt(hash.parse().expect("a hash"));
+        let receipt = receipt
+            .await
+            .expect("the chain answers")
+            .expect("a receipt");
+        receipt.block_number.expect("a block")
+    }
+
+    pub(crate) fn provider(&self) -> impl Provider + use<> {
+        ProviderBuilder::new().connect_http(self.rpc.parse().expect("a URL"))
     }
 }
 

@@ -15,8 +15,10 @@
 
 mod chain;
 mod diagnosis;
+mod heads;
 mod helm;
 mod metrics;
+mod part;
 mod peers;
 mod pods;
 mod stage;
@@ -24,8 +26,10 @@ mod wait;
 mod world;
 
 pub use chain::Chain;
+pub use heads::{Heads, now};
 pub use helm::helm;
 pub use metrics::{metric, sidecar_metric};
+pub use part::Part;
 pub use peers::{agent_pod, peer_pod};
 pub use pods::{Pod, envelope, protected_header};
 pub use stage::{By, Options, Stage};

@@ -154,6 +154,18 @@ impl Stage {
             .await
     }
 
+    /// Kills the one process `name` of a pod, from outside of it.
+    pub async fn kill(&self, victim: &Pod, name: &str) {
+        let uid = victim.now().await.metadata.uid.expect("a uid");
+        let mut killer = crate::peer_pod("killer", &["/peer/kill.py", &uid, name]);
+        killer["spec"]["hostPID"] = json!(true);
+        killer["spec"]["containers"][0]["securityContext"] =
+            json!({"privileged": true, "runAsUser": 0});
+        let killer = self.create(&self.outside, killer).await;
+        assert_eq!(killer.result("killed").await["processes"], 1);
+        killer.delete().await;
+    }
+
     /// Sets the label of the agents' namespace that opts pods in, or takes it away.
     pub async fn opt_in(&self, value: Option<&str>) {
         self.opt_in_namespace(&self.agents, value).await;

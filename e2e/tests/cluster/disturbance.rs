@@ -1,47 +1,20 @@
 //! Parts that are away: nothing passes that should not, and what need not stop goes on.
 
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Pod, Service};
-use kube::Api;
-use kube::api::{ListParams, Patch, PatchParams};
-use serde_json::json;
-use writ_e2e::{Options, SYSTEM, Stage, agent_pod, peer_pod, play_alone, play_with, until};
-
-const WEBHOOK: &str = "writ-webhook";
-
-async fn scale_webhook(stage: &Stage, replicas: i32) {
-    let api: Api<Deployment> = Api::namespaced(stage.client(), SYSTEM);
-    let change = json!({"spec": {"replicas": replicas}});
-    api.patch(WEBHOOK, &PatchParams::default(), &Patch::Merge(&change))
-        .await
-        .expect("the webhook's Deployment");
-    // Pods that are ending still answer for a while: they are waited for too.
-    let pods: Api<Pod> = Api::namespaced(stage.client(), SYSTEM);
-    let its = ListParams::default().labels("app.kubernetes.io/component=webhook");
-    until(&format!("the webhook has {replicas} pods"), async || {
-        let status = api.get(WEBHOOK).await.ok()?.status?;
-        let left = pods.list(&its).await.ok()?.items.len();
-        let ready = status.ready_replicas.unwrap_or(0);
-        (ready == replicas && i32::try_from(left) == Ok(replicas)).then_some(())
-    })
-    .await;
-}
+use k8s_openapi::api::core::v1::Service;
+use serde_json::{Value, json};
+use writ_e2e::{
+    By, Chain, Heads, Options, Part, agent_pod, measured, peer_pod, play_alone, play_alone_with,
+    play_with, until,
+};
 
 #[test]
 fn while_the_webhook_is_down_only_opted_in_pods_wait() {
     play_alone("webhookdown", async |stage| {
-        let api: Api<Deployment> = Api::namespaced(stage.client(), SYSTEM);
-        let usual = api
-            .get(WEBHOOK)
-            .await
-            .expect("the webhook")
-            .spec
-            .and_then(|spec| spec.replicas);
-        scale_webhook(stage, 0).await;
+        let usual = Part::Webhook.scale(stage.client(), 0).await;
         let agent = agent_pod("agent", &json!([]));
         let opted_in = stage.try_create(&stage.agents, agent.clone()).await;
         let plain = stage.try_create(&stage.outside, agent.clone()).await;
-        scale_webhook(stage, usual.unwrap_or(1)).await;
+        Part::Webhook.scale(stage.client(), usual).await;
 
         assert!(
             opted_in.is_err(),
@@ -104,5 +77,56 @@ fn without_the_chain_actions_stop_when_its_state_is_too_old_and_go_on_when_it_is
         );
         stage.create(&stage.outside, forward()).await.ready().await;
         acts("the agent acts again", seen, 200).await;
+    });
+}
+
+/// The operator and its relay carry nothing that stops an agent: the guardian's transaction does, and
+/// sidecars see it on the chain.
+#[test]
+fn while_operator_and_relay_are_down_the_guardians_own_transaction_stops_an_agent() {
+    let options = Options {
+        by: By::AgentPolicies,
+        ..Options::default()
+    };
+    play_alone_with("nooperator", options, async |stage| {
+        stage.start_tool().await;
+        let agent = stage
+            .start_agent(json!([{"name": "load", "do": "load", "every": 0.1,
+                "url": stage.payments("/v1/accounts/A-1/balance")}]))
+            .await;
+        until("the agent acts", async || {
+            let said = agent.said().await;
+            said.iter().any(|line| line["status"] == 200).then_some(())
+        })
+        .await;
+        let status = stage.policy(&stage.agents).await.status.expect("a status");
+        let key = &status.agents.first().expect("an agent").key;
+        let chain = Chain::of_operator(&stage.client()).await;
+        let relays = Part::Relay.scale(stage.client(), 0).await;
+        let operators = Part::Operator.scale(stage.client(), 0).await;
+        let heads = Heads::watch(&chain);
+        let included = chain.revoke_key(key).await;
+        until("the agent is refused because it is revoked", async || {
+            let said = agent.said().await;
+            (said.last()?["code"] == "agent-revoked").then_some(())
+        })
+        .await;
+        Part::Operator.scale(stage.client(), operators).await;
+        Part::Relay.scale(stage.client(), relays).await;
+        let said = agent.said().await;
+        let allowed = said.iter().rev().find(|line| line["status"] == 200);
+        let last = allowed
+            .and_then(|line| line["at"].as_f64())
+            .expect("a time");
+        measured(&format!(
+            "revoked in block {included}, last allowed action ended in block {}",
+            heads.at(last)
+        ));
+        // It stays so, and of its own state: nobody pushed anything.
+        let codes: Vec<&Value> = said.iter().map(|line| &line["code"]).collect();
+        assert!(
+            codes.iter().all(|code| **code != "revocation-pushed"),
+            "{codes:?}"
+        );
     });
 }

@@ -57,7 +57,7 @@ fn a_sidecar_that_crashes_under_load_comes_back_and_nothing_passes_meanwhile() {
         let tool = stage.start_tool().await;
         let agent = stage.start_agent(balance_load(stage, 0.05)).await;
         acts(&agent).await;
-        kill_sidecar(stage, &agent).await;
+        stage.kill(&agent, "writ-sidecar").await;
         until("the sidecar was started again", async || {
             (agent.restarts("writ-sidecar").await > 0).then_some(())
         })
@@ -114,16 +114,6 @@ fn key_id(request: &Value) -> Option<String> {
 }
 
 /// Ends another pod's sidecar the hard way, from a pod that sees the node's processes.
-async fn kill_sidecar(stage: &Stage, victim: &Pod) {
-    let uid = victim.now().await.metadata.uid.expect("a uid");
-    let mut killer = peer_pod("killer", &["/peer/kill.py", &uid, "writ-sidecar"]);
-    killer["spec"]["hostPID"] = json!(true);
-    killer["spec"]["containers"][0]["securityContext"] =
-        json!({"privileged": true, "runAsUser": 0});
-    let killer = stage.create(&stage.outside, killer).await;
-    assert_eq!(killer.result("killed").await["processes"], 1);
-}
-
 #[test]
 fn a_pod_whose_image_names_a_user_of_its_own_acts_too() {
     play("users", async |stage| {

@@ -1,14 +1,7 @@
 //! Chain state by relay and witnesses, and without them.
 
-use k8s_openapi::api::apps::v1::StatefulSet;
-use kube::Api;
-use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
-use writ_e2e::{By, Options, Pod, Stage, play_alone_with, play_with, sidecar_metric, until};
-
-/// Where the chart puts the relay where SPIRE's socket is a folder of the node.
-const NAMESPACE: &str = "writ-relay";
-const RELAY: &str = "writ-relay";
+use writ_e2e::{By, Options, Part, Pod, Stage, play_alone_with, play_with, sidecar_metric, until};
 
 fn governed() -> Options {
     Options {
@@ -72,19 +65,10 @@ fn without_a_relay_sidecars_read_the_chain_themselves_and_no_action_fails() {
         let agent = acting(stage).await;
         connected(stage, 1.0).await;
         let before = agent.said().await.len();
-        let api: Api<StatefulSet> = Api::namespaced(stage.client(), NAMESPACE);
-        let scale = async |replicas: i32| {
-            let change = json!({"spec": {"replicas": replicas}});
-            let patch = Patch::Merge(&change);
-            let patched = api.patch(RELAY, &PatchParams::default(), &patch).await;
-            patched.expect("the relay's StatefulSet");
-        };
-        let usual = api.get(RELAY).await.expect("the relay").spec;
-        let usual = usual.and_then(|spec| spec.replicas).unwrap_or(1);
-        scale(0).await;
+        let usual = Part::Relay.scale(stage.client(), 0).await;
         connected(stage, 0.0).await;
         follows(stage).await;
-        scale(usual).await;
+        Part::Relay.scale(stage.client(), usual).await;
         connected(stage, 1.0).await;
         follows(stage).await;
         let said = agent.said().await;
