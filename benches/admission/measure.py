@@ -13,15 +13,19 @@ import http.server
 import json
 import os
 import pathlib
-import platform
 import re
 import socket
 import ssl
 import subprocess
+import sys
 import tempfile
 import threading
 import time
 import urllib.request
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+sys.dont_write_bytecode = True
+import page
 
 HERE = pathlib.Path(__file__).resolve().parent
 RATE = 50
@@ -29,7 +33,6 @@ SECONDS = 60
 POLICIES = 1000
 REQUIRED_MS = 50.0
 REVIEWS = {"mutate": "1-mutate.json", "mutate again": "2-mutate.json", "validate": "3-validate.json"}
-BEGIN, END = "<!-- admission: made by scripts/bench-webhook -->", "<!-- end of admission -->"
 
 
 def policies() -> bytes:
@@ -94,7 +97,7 @@ def main() -> None:
             webhook.terminate()
             webhook.wait(30)
     options.raw.write_text(json.dumps(raw, indent=1) + "\n")
-    publish(options.page, section(raw))
+    page.publish(options.page, "admission", "scripts/bench-webhook", section(raw))
 
 
 def measure(options: argparse.Namespace, pid: int, reviews: str, admin: str) -> dict:
@@ -121,7 +124,7 @@ def measure(options: argparse.Namespace, pid: int, reviews: str, admin: str) -> 
                                                       "errorDistribution")}
     metrics = urllib.request.urlopen(f"{admin}/metrics").read().decode()
     refused = re.findall(r'reviews_total\{outcome="(?:refused|invalid)",path="[^"]*"\} (\d+)', metrics)
-    return {"machine": machine(), "rate": RATE, "seconds": SECONDS, "policies": POLICIES,
+    return {"machine": page.machine(), "rate": RATE, "seconds": SECONDS, "policies": POLICIES,
             "load_before": before, "load_after": os.getloadavg()[0],
             "cpu_seconds": processor_seconds(pid) - spent, "resident_kib": resident(pid),
             "not_allowed": sum(map(int, refused)), "results": results}
@@ -133,8 +136,8 @@ def section(raw: dict) -> str:
         f"Open loop, {raw['rate']} pods/s for {raw['seconds']} s, `oha -q {raw['rate']} --latency-correction` for each of "
         "the three reviews that one new pod causes, all at one time; the webhook over HTTPS and HTTP/2, with "
         f"{raw['policies']:,} AgentPolicies; reviews as recorded from a kube-apiserver (pod of three containers). "
-        f"One replica, and the load, on one machine: {raw['machine']['cpu']}, {raw['machine']['threads']} threads, "
-        f"Linux {raw['machine']['kernel']}; its load average was {raw['load_before']:.1f} when the run began and "
+        f"One replica, and the load, on one machine: {page.named(raw['machine'])}; "
+        f"its load average was {raw['load_before']:.1f} when the run began and "
         f"{raw['load_after']:.1f} when it ended" + (
             ", so other programs were compiling beside it and took most of the processors."
             if raw["load_before"] > raw["machine"]["threads"] else "."), "",
@@ -155,25 +158,6 @@ def section(raw: dict) -> str:
               f"{raw['resident_kib'] / 1024:.0f} MiB.", "",
               "[Raw data](benchmarks/webhook.json); made by `scripts/bench-webhook`."]
     return "\n".join(lines)
-
-
-def publish(page: pathlib.Path, text: str) -> None:
-    """Puts the section into the page, in the place of the one before."""
-    whole = page.read_text() if page.exists() else (
-        "# Benchmarks on Kubernetes\n\nWhat is bad stands here too.\n")
-    section = f"{BEGIN}\n{text}\n{END}\n"
-    if BEGIN in whole:
-        head, rest = whole.split(BEGIN, 1)
-        whole = head + section + rest.split(END + "\n", 1)[1]
-    else:
-        whole += "\n" + section
-    page.write_text(whole)
-
-
-def machine() -> dict:
-    info = pathlib.Path("/proc/cpuinfo").read_text()
-    return {"cpu": re.search(r"model name\s*: (.*)", info).group(1), "threads": os.cpu_count(),
-            "kernel": platform.release()}
 
 
 def processor_seconds(pid: int) -> float:

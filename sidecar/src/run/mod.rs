@@ -65,6 +65,7 @@ pub async fn run(args: &Args) -> Result<(), RunError> {
     if args.check {
         return Ok(());
     }
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "sidecar starting");
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
     let parts = Arc::new(Parts::start(&config, &files, scrapes, stop.clone()).await?);

@@ -64,6 +64,7 @@ impl Parts {
         let metrics = Arc::new(Metrics::new()?);
         make::private_directory(&config.record.directory)?;
         let identity = Arc::new(make::identity(config).await?);
+        tracing::info!(agent = identity.svid().spiffe_id(), "identity issued");
         let source: Arc<dyn SvidSource> = Arc::clone(&identity) as Arc<dyn SvidSource>;
         let log = make::log(config, &source, &clock)?;
         let relays = Relays::new(config, Arc::clone(&source), Arc::clone(&clock));
