@@ -1,40 +1,34 @@
 //! The one writer: takes what comes, puts it in order, commits it in batches, answers.
 
+mod commit;
+mod reopen;
+mod sign;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::db::{Batch, Db};
 use super::reservation::Permit;
 use super::volume::Volume;
-use super::{LogOptions, Receipt, Shared, checkpoint_path};
+use super::{LogOptions, Receipt, Shared};
 use crate::budget::BudgetUse;
-use crate::checkpoint::Head;
 use crate::id::WitnessId;
-use crate::replay::Fault;
-use crate::tree::{Frontier, leaf_index};
+use crate::tree::Frontier;
 use crate::{
-    Entry, FormatError, Hash, Heartbeat, LedgerError, Record, Sequencer, Unknown, UnknownCause,
-    VERSION, Void, VoidCause, record_hash,
+    Entry, Hash, Heartbeat, LedgerError, Sequencer, Unknown, UnknownCause, Void, VoidCause,
 };
 
 /// Most records of one commit.
 const MAX_BATCH: usize = 512;
 
-/// Room that a commit needs beside its records: pages of the trees that are copied on write.
-const COMMIT_ROOM: u64 = 256 * 1024;
-
 /// How long a record that nothing waits for, such as an outcome, waits for company: one commit
 /// then serves it and the next decision.
 const LINGER: Duration = Duration::from_millis(5);
-
-/// Records between two checkpoints that are stored with the log.
-const KEEP_CHECKPOINT_EVERY: u64 = 256;
 
 type Answer = Result<Receipt, LedgerError>;
 
@@ -77,16 +71,6 @@ pub(super) struct Tail {
     pub(super) awaiting: BTreeSet<u64>,
     /// Size of the newest checkpoint stored with the log.
     pub(super) kept: u64,
-}
-
-/// What a batch makes of the tail.
-struct Built {
-    batch: Batch,
-    prev: Hash,
-    tree: Frontier,
-    opened: Vec<u64>,
-    closed: Vec<u64>,
-    receipts: Vec<Receipt>,
 }
 
 pub(super) struct Writer {
@@ -272,6 +256,18 @@ impl Writer {
         let _ = self.order.offer(seq, waiting);
     }
 
+    fn not_released(&mut self, of: u64) {
+        let cause = UnknownCause::NotReleased;
+        let entry = Entry::Unknown(Unknown { cause, of });
+        let time = self.shared.clock.unix_ms();
+        self.add(Waiting {
+            entry,
+            time,
+            reply: None,
+            _permit: None,
+        });
+    }
+
     fn late(&mut self, seq: u64, late: Waiting) {
         // The place is gone, but what was counted for it stays counted, and is recorded.
         if let Some(budget) = late.entry.budget().cloned() {
@@ -318,296 +314,6 @@ impl Writer {
         }
     }
 
-    /// Commits everything that is ready.
-    fn write(&mut self) {
-        let waits = |at: Instant| at.elapsed() < self.options.retry_every;
-        if self.failed_at.is_some_and(waits) {
-            // Decisions are refused at once; the rest waits for the next try.
-            let ready = self.order.take_ready(usize::MAX);
-            if !ready.is_empty() {
-                let error = self.shared.health.borrow().clone();
-                self.fail(ready, error.unwrap_or(LedgerError::Closed));
-            }
-            return;
-        }
-        while self.order.is_ready() {
-            let opened = self.ensure_open();
-            let ready = self.order.take_ready(MAX_BATCH);
-            let (ready, built) = self.build(ready);
-            match opened.and_then(|()| self.commit(&built.batch)) {
-                Ok(()) => self.succeed(ready, built),
-                Err(error) => {
-                    self.failed_at = Some(Instant::now());
-                    self.witnesses.extend(built.batch.witnesses);
-                    self.note = self.note.take().or(built.batch.checkpoint);
-                    self.fail(ready, error);
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Makes records of what is ready. What does not fit becomes void and is told why.
-    fn build(&mut self, mut ready: Vec<(u64, Waiting)>) -> (Vec<(u64, Waiting)>, Built) {
-        let mut built = Built {
-            batch: Batch::default(),
-            prev: self.tail.prev,
-            tree: self.tail.tree.clone(),
-            opened: Vec::new(),
-            closed: Vec::new(),
-            receipts: Vec::new(),
-        };
-        for (seq, waiting) in &mut ready {
-            if let Err(error) = self.admit(&waiting.entry, &built) {
-                self.replace(waiting, error);
-            }
-            if let Err(error) = self.push(*seq, waiting, &mut built) {
-                self.replace(waiting, error);
-                if let Err(error) = self.push(*seq, waiting, &mut built) {
-                    tracing::error!(log = %self.shared.id, seq, %error, "a void record does not fit");
-                }
-            }
-        }
-        built.batch.witnesses = std::mem::take(&mut self.witnesses).into_iter().collect();
-        built.batch.checkpoint = self.note.take();
-        (ready, built)
-    }
-
-    fn replace(&self, waiting: &mut Waiting, error: LedgerError) {
-        answer(waiting.reply.take(), Err(error));
-        let void = self.void(VoidCause::Dropped, waiting.entry.budget().cloned(), None);
-        waiting.entry = void.entry;
-    }
-
-    /// Keeps the log free of what would not verify.
-    fn admit(&self, entry: &Entry, built: &Built) -> Result<(), LedgerError> {
-        if let Some(id) = entry.witness() {
-            let known = self.shared.witnesses.lock();
-            if !known
-                .unwrap_or_else(PoisonError::into_inner)
-                .contains_key(&id)
-            {
-                return Err(LedgerError::UnknownWitness(id.to_string()));
-            }
-        }
-        let (of, what) = match entry {
-            Entry::Outcome(outcome) => (outcome.of, "outcome.of"),
-            Entry::Unknown(unknown) => (unknown.of, "unknown.of"),
-            _ => return Ok(()),
-        };
-        let awaits = self.tail.awaiting.contains(&of) && !built.closed.contains(&of);
-        awaits.then_some(()).ok_or(FormatError::Bound(what).into())
-    }
-
-    fn push(&self, seq: u64, waiting: &Waiting, built: &mut Built) -> Result<(), LedgerError> {
-        let record = Record {
-            entry: waiting.entry.clone(),
-            log: self.shared.id.clone(),
-            prev: built.prev,
-            seq,
-            time: waiting.time,
-            v: VERSION,
-        };
-        let bytes = record.encode()?;
-        let hash = record_hash(&bytes);
-        let nodes = built
-            .tree
-            .push(hash)
-            .map_err(|e| LedgerError::Storage(e.to_string()))?;
-        built.batch.nodes.extend((leaf_index(seq)..).zip(nodes));
-        built.batch.records.push((seq, bytes));
-        built.prev = hash;
-        built.receipts.push(Receipt { seq, hash });
-        if record.entry.awaits_outcome() {
-            built.opened.push(seq);
-        }
-        match &record.entry {
-            Entry::Outcome(outcome) => built.closed.push(outcome.of),
-            Entry::Unknown(unknown) => built.closed.push(unknown.of),
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn commit(&self, batch: &Batch) -> Result<(), LedgerError> {
-        let bytes = batch.bytes();
-        let needed = bytes.saturating_mul(2).saturating_add(COMMIT_ROOM);
-        let io = |e: std::io::Error| LedgerError::Storage(e.to_string());
-        let used = self.volume.used().map_err(io)?;
-        let max = self.options.max_bytes;
-        self.shared.used.store(used, Ordering::Release);
-        let near = used.saturating_add(bytes) > max - max / 8;
-        self.shared.full.store(near, Ordering::Release);
-        if used.saturating_add(bytes) > max {
-            return Err(LedgerError::Full { used, max });
-        }
-        let free = self.volume.free().map_err(io)?;
-        if free < needed {
-            return Err(LedgerError::NoSpace { free, needed });
-        }
-        let db = self.shared.db()?;
-        let result = db.commit(batch);
-        if result.is_err() {
-            // redb refuses everything after a failed write until the file is opened anew.
-            drop(db);
-            self.set_db(None);
-        }
-        result
-    }
-
-    /// Opens the file again after a failed write. If the write reached the disk after all, its
-    /// records are taken over.
-    fn ensure_open(&mut self) -> Result<(), LedgerError> {
-        if self.shared.db().is_ok() {
-            return Ok(());
-        }
-        let cache = self.options.cache_bytes;
-        let (db, id) = Db::open(&*self.volume, &self.path, cache, &self.shared.id)?;
-        let view = db.view()?;
-        let size = view.size()?;
-        if id != self.shared.id || size < self.tail.next {
-            let problem = "was durable and is gone from the volume".to_owned();
-            return Err(Fault { seq: size, problem }.into());
-        }
-        while self.tail.next < size {
-            for (seq, bytes, _) in view.records(self.tail.next, MAX_BATCH, usize::MAX)? {
-                self.adopt(seq, &bytes)?;
-            }
-        }
-        drop(view);
-        self.set_db(Some(Arc::new(db)));
-        Ok(())
-    }
-
-    /// Takes over a record whose write had failed and is on the disk all the same. Whoever waited
-    /// for a decision was told that it failed, so nothing was released on it.
-    fn adopt(&mut self, seq: u64, bytes: &[u8]) -> Result<(), LedgerError> {
-        let record = Record::decode(bytes)?;
-        if seq != self.tail.next || record.seq != seq || record.prev != self.tail.prev {
-            let problem = "does not follow what was written before it".to_owned();
-            return Err(Fault { seq, problem }.into());
-        }
-        let hash = record_hash(bytes);
-        self.tail
-            .tree
-            .push(hash)
-            .map_err(|e| LedgerError::Storage(e.to_string()))?;
-        self.tail.prev = hash;
-        self.tail.next = seq + 1;
-        for (_, waiting) in self.order.take_ready(1) {
-            answer(waiting.reply, Ok(Receipt { seq, hash }));
-        }
-        match &record.entry {
-            Entry::Outcome(outcome) => drop(self.tail.awaiting.remove(&outcome.of)),
-            Entry::Unknown(unknown) => drop(self.tail.awaiting.remove(&unknown.of)),
-            entry if entry.awaits_outcome() => {
-                self.tail.awaiting.insert(seq);
-                self.not_released(seq);
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn not_released(&mut self, of: u64) {
-        let cause = UnknownCause::NotReleased;
-        let entry = Entry::Unknown(Unknown { cause, of });
-        let time = self.shared.clock.unix_ms();
-        self.add(Waiting {
-            entry,
-            time,
-            reply: None,
-            _permit: None,
-        });
-    }
-
-    fn set_db(&self, db: Option<Arc<Db>>) {
-        *self
-            .shared
-            .db
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = db;
-    }
-
-    fn succeed(&mut self, ready: Vec<(u64, Waiting)>, built: Built) {
-        let witnesses = built.batch.witnesses.iter();
-        let pending: u64 = witnesses.map(|(_, bytes)| bytes.len() as u64).sum();
-        self.shared
-            .pending_witness_bytes
-            .fetch_sub(pending, Ordering::AcqRel);
-        if let Some((size, _)) = built.batch.checkpoint {
-            self.tail.kept = size;
-        }
-        self.tail.next = self.order.next();
-        self.tail.prev = built.prev;
-        self.tail.tree = built.tree;
-        self.tail.awaiting.extend(built.opened);
-        for of in built.closed {
-            self.tail.awaiting.remove(&of);
-        }
-        self.wrote_at = Instant::now();
-        if self.failed_at.take().is_some() {
-            tracing::info!(log = %self.shared.id, "the log can be written again");
-        }
-        self.shared
-            .health
-            .send_if_modified(|health| health.take().is_some());
-        for ((seq, waiting), receipt) in ready.into_iter().zip(built.receipts) {
-            let released = waiting.entry.awaits_outcome();
-            let heard = answer(waiting.reply, Ok(receipt));
-            if released && !heard {
-                // The caller went away before it could release anything.
-                self.not_released(seq);
-            }
-        }
-    }
-
-    fn fail(&mut self, ready: Vec<(u64, Waiting)>, error: LedgerError) {
-        self.shared.health.send_if_modified(|health| {
-            let news = health.is_none();
-            if news {
-                tracing::error!(log = %self.shared.id, %error, "the log cannot be written; actions are refused");
-            }
-            *health = Some(error.clone());
-            news
-        });
-        let mut again = Vec::with_capacity(ready.len());
-        for (seq, mut waiting) in ready {
-            if !outlasts_failure(&waiting.entry) {
-                let budget = waiting.entry.budget().cloned();
-                answer(waiting.reply.take(), Err(error.clone()));
-                waiting = self.void(VoidCause::Storage, budget, None);
-            }
-            again.push((seq, waiting));
-        }
-        self.order.put_back(again);
-    }
-
-    fn sign_checkpoint(&mut self) -> Result<Arc<str>, LedgerError> {
-        let head = Head {
-            origin: self.shared.id.origin(),
-            size: self.tail.next,
-            root: self
-                .tail
-                .tree
-                .root()
-                .map_err(|e| LedgerError::Storage(e.to_string()))?,
-            time: self.shared.clock.unix_ms(),
-        };
-        let note = self.options.key.sign(&self.shared.id, &head)?;
-        let text: Arc<str> = String::from_utf8_lossy(&note).into();
-        if let Err(error) = replace_file(&checkpoint_path(&self.path), &note) {
-            tracing::warn!(log = %self.shared.id, %error, "the checkpoint beside the log could not be written");
-        }
-        if head.size >= self.tail.kept + KEEP_CHECKPOINT_EVERY {
-            self.note = Some((head.size, note));
-        }
-        self.signed = head.size;
-        self.signed_at = Instant::now();
-        self.shared.checkpoint.send_replace(Some(text.clone()));
-        Ok(text)
-    }
-
     fn close(mut self, rx: &Receiver<Message>) {
         self.drain(rx);
         // Nobody will fill the places that are still empty.
@@ -624,20 +330,4 @@ impl Writer {
 
 fn answer(reply: Option<oneshot::Sender<Answer>>, answer: Answer) -> bool {
     reply.is_some_and(|reply| reply.send(answer).is_ok())
-}
-
-/// Replaces a small file so that readers see the old text or the new one.
-fn replace_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let new = super::with_suffix(path, ".new");
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&new)?;
-    file.write_all(bytes)?;
-    drop(file);
-    std::fs::rename(&new, path)
 }
