@@ -35,9 +35,28 @@ before has as its first, so that pods admitted while the webhook's pods are repl
 {{- $images = concat $images (index $root.Values.sidecar.alsoAdmitted (index . 1)) -}}
 {{- $before := lookup "v1" "ConfigMap" $root.Release.Namespace "writ-admission" -}}
 {{- if $before -}}
-{{- $images = append $images (index (splitList "," (index $before.data (index . 2))) 0) -}}
+{{- $first := index (splitList "," (index $before.data (index . 2))) 0 -}}
+{{- if or (not $root.Values.images.pinned) (contains "@sha256:" $first) -}}
+{{- $images = append $images $first -}}
+{{- end -}}
 {{- end -}}
 {{- uniq $images | join "," -}}
+{{- end }}
+
+{{/* Names in values.images of the images that this release runs, as JSON. */}}
+{{- define "writ.used" -}}
+{{- $used := list "sidecar" "init" "webhook" "operator" -}}
+{{- if eq .Values.redirect.by "node" }}{{ $used = append $used "node" }}{{ end -}}
+{{- if .Values.devChain.enabled }}{{ $used = append $used "devchain" }}{{ end -}}
+{{ $used | toJson }}
+{{- end }}
+
+{{/* Namespaces in which only this release's pods are, as JSON. */}}
+{{- define "writ.namespaces" -}}
+{{- $namespaces := list .Release.Namespace -}}
+{{- if include "writ.relayed" . }}{{ $namespaces = append $namespaces (include "writ.relayNamespace" . | trim) }}{{ end -}}
+{{- if eq .Values.redirect.by "node" }}{{ $namespaces = append $namespaces .Values.redirect.node.namespace }}{{ end -}}
+{{ uniq $namespaces | toJson }}
 {{- end }}
 
 {{/* csi or hostPath. */}}
@@ -145,6 +164,18 @@ securityContext:
 {{- define "writ.check" -}}
 {{- if not .Values.spire.trustDomain }}
 {{- fail "\n\nspire.trustDomain: name your SPIRE's trust domain, for example --set spire.trustDomain=example.org\n" }}
+{{- end }}
+{{- if .Values.images.pinned }}
+{{- range include "writ.used" . | fromJsonArray }}
+{{- if not (index $.Values.images .).digest }}
+{{- fail (printf "\n\nimages.%s.digest: missing, with images.pinned; give --values digests.yaml of the release\n" .) }}
+{{- end }}
+{{- end }}
+{{- range concat .Values.sidecar.alsoAdmitted.init .Values.sidecar.alsoAdmitted.sidecar }}
+{{- if not (contains "@sha256:" .) }}
+{{- fail (printf "\n\nsidecar.alsoAdmitted: %s has no digest, with images.pinned\n" .) }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- if and .Values.devChain.enabled .Values.chain.chainId }}
 {{- fail "\n\ndevChain.enabled and chain.chainId: choose one; the development chain makes its own Chain\n" }}

@@ -1,10 +1,12 @@
 //! What the API server refuses, with the reason and the code.
 
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod as Object;
 use kube::Api;
-use kube::api::{AttachParams, PostParams};
+use kube::api::{AttachParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
-use writ_e2e::{Stage, agent_pod, play};
+use writ_e2e::{SYSTEM, Stage, agent_pod, play};
 
 /// Sets the value at a JSON pointer, whose parents must be there or are made.
 fn with(pointer: &str, value: Value) -> Value {
@@ -137,6 +139,70 @@ fn exec_and_attach_are_refused_in_an_agents_pod_and_in_no_other() {
                 "attach in {namespace}: {:?}",
                 attach.err()
             );
+        }
+    });
+}
+
+/// A pod of the operator's template, in the namespace of the release, with another image.
+async fn with_image(stage: &Stage, image: Option<&str>) -> Result<(), String> {
+    let deployments: Api<Deployment> = Api::namespaced(stage.client(), SYSTEM);
+    let operator = deployments.get("writ-operator").await.expect("it is there");
+    let template = serde_json::to_value(operator.spec.expect("a spec").template).expect("JSON");
+    let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "tried"}});
+    pod["spec"] = template["spec"].clone();
+    pod["spec"]["restartPolicy"] = json!("Never");
+    if let Some(image) = image {
+        pod["spec"]["containers"][0]["image"] = json!(image);
+    }
+    let pods: Api<Object> = Api::namespaced(stage.client(), SYSTEM);
+    let pod: Object = serde_json::from_value(pod).expect("a pod");
+    let dry = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    let made = pods.create(&dry, &pod).await;
+    made.map(drop).map_err(|error| error.to_string())
+}
+
+#[test]
+fn among_our_own_pods_nothing_runs_but_the_images_of_the_release_by_digest() {
+    play("images", async |stage| {
+        // Images that were loaded without a registry have no digest on every cluster (e2e/run says which): there
+        // they are not pinned.
+        let policies: Api<ValidatingAdmissionPolicy> = Api::all(stage.client());
+        let pinned = policies.get_opt("writ-images").await.expect("an answer");
+        let by_tag = std::env::var_os("WRIT_E2E_BY_TAG").is_some();
+        assert_eq!(pinned.is_none(), by_tag, "pinned where there are digests");
+        with_image(stage, None).await.expect("as the chart has it");
+        let digest = "9".repeat(64);
+        let foreign = format!("localhost/writ/writ-operator@sha256:{digest}");
+        for image in [
+            "localhost/writ/writ-operator:0.1.0",
+            "localhost/writ/peer:e2e",
+            &foreign,
+        ] {
+            match with_image(stage, Some(image)).await {
+                Ok(()) => assert!(by_tag, "admitted: {image}"),
+                Err(told) => {
+                    assert!(told.contains("[not-of-the-release]"), "{told}");
+                    assert!(!by_tag && told.contains(image), "{told}");
+                }
+            }
+        }
+        // Nor in a pod that runs.
+        let pods: Api<Object> = Api::namespaced(stage.client(), SYSTEM);
+        let operators = ListParams::default().labels("app.kubernetes.io/component=operator");
+        let running = pods.list(&operators).await.expect("pods").items;
+        let name = running[0].metadata.name.clone().expect("a name");
+        let change = json!({"spec": {"containers": [{"name": "operator", "image": foreign}]}});
+        let dry = PatchParams::default().dry_run();
+        let changed = pods.patch(&name, &dry, &Patch::Strategic(change)).await;
+        match changed {
+            Ok(_) => assert!(by_tag, "changed to {foreign}"),
+            Err(error) => assert!(
+                error.to_string().contains("[not-of-the-release]"),
+                "{error}"
+            ),
         }
     });
 }
