@@ -25,6 +25,8 @@ class Image:
         self.reference = f"localhost/writ/{name}:{version}"
         self.name = name
         self.files: dict[str, tuple[int, bytes | str]] = {}
+        # Files of this machine that are in it.
+        self.sources: set[pathlib.Path] = set()
         self.config: dict = {"User": f"{NONROOT}:{NONROOT}", "WorkingDir": "/",
                              "Env": ["PATH=/usr/sbin:/usr/bin:/bin"],
                              "Labels": {"org.opencontainers.image.title": name,
@@ -44,6 +46,7 @@ class Image:
         source = pathlib.Path(source)
         mode = mode or (0o755 if os.access(source, os.X_OK) else 0o644)
         self.files[path or str(source)] = (stat.S_IFREG | mode, source.read_bytes())
+        self.sources.add(source)
 
     def link(self, path: str, to: str) -> None:
         self.files[path] = (stat.S_IFLNK | 0o777, to)
