@@ -10,6 +10,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tracing::Instrument;
 use writ_canonical::CanonicalRequest;
+use writ_catalog::model::Pep;
 use writ_catalog::{Destination, Peer, UpstreamMode};
 use writ_ledger::OutcomeResult;
 
@@ -100,9 +101,11 @@ impl Outbound {
         } = understood;
         let sub = canonical.target_uri();
         let mut named = None;
+        let mut pep = Pep::None;
         let (target, asked, mut observed) = match course {
             Course::Named(destination, intent) => {
                 sight.named(&intent);
+                pep = destination.pep;
                 let asked = Asked {
                     http: Some(http_binding(&canonical, binding)),
                     target: sub.clone(),
@@ -168,7 +171,7 @@ impl Outbound {
                     let anew = attempt < ATTEMPTS
                         && !released.is_observed()
                         && matches!(body, Outgoing::Whole(_))
-                        && is_to_be_decided_anew(&response);
+                        && is_to_be_decided_anew(&response, pep);
                     if !anew {
                         return Ok(passed_on(response, released, proved));
                     }

@@ -7,6 +7,7 @@ use http::{HeaderValue, Method, Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use writ_canonical::CanonicalRequest;
+use writ_catalog::model::Pep;
 use writ_ledger::OutcomeResult;
 use writ_sae::fields;
 
@@ -108,12 +109,14 @@ fn refused_by_pep<B>(response: &Response<B>) -> Option<&str> {
 }
 
 /// Whether the target's PEP refused because it knows a newer policy than the decision was made on, or
-/// not yet the block. The envelope was not used up, and nothing was done with the request.
-pub(super) fn is_to_be_decided_anew<B>(response: &Response<B>) -> bool {
-    matches!(
-        refused_by_pep(response),
-        Some("policy-changed" | "state-behind")
-    )
+/// not yet the block. The envelope was not used up, and nothing was done with the request. Without a PEP
+/// it is the application that says so, which may have acted.
+pub(super) fn is_to_be_decided_anew<B>(response: &Response<B>, pep: Pep) -> bool {
+    pep != Pep::None
+        && matches!(
+            refused_by_pep(response),
+            Some("policy-changed" | "state-behind")
+        )
 }
 
 #[cfg(test)]
@@ -121,6 +124,10 @@ mod tests {
     use super::*;
 
     fn anew(code: &str, receipt: bool) -> bool {
+        anew_at(code, receipt, Pep::Sidecar)
+    }
+
+    fn anew_at(code: &str, receipt: bool, pep: Pep) -> bool {
         let mut response = Response::new(());
         let code = HeaderValue::from_str(code).unwrap();
         response.headers_mut().insert(REFUSAL, code);
@@ -128,7 +135,7 @@ mod tests {
             let receipt = HeaderValue::from_static("a.b.c");
             response.headers_mut().insert(fields::SAE_RECEIPT, receipt);
         }
-        is_to_be_decided_anew(&response)
+        is_to_be_decided_anew(&response, pep)
     }
 
     #[test]
@@ -139,6 +146,14 @@ mod tests {
         }
         // The application answered, and may have acted.
         assert!(!anew("policy-changed", true) && !anew("state-behind", true));
-        assert!(!is_to_be_decided_anew(&Response::new(())));
+        assert!(!is_to_be_decided_anew(&Response::new(()), Pep::Sidecar));
+    }
+
+    #[test]
+    fn where_the_catalog_names_no_pep_nobody_gets_a_request_twice_by_saying_so() {
+        for code in ["policy-changed", "state-behind"] {
+            assert!(!anew_at(code, false, Pep::None), "{code}");
+            assert!(anew_at(code, false, Pep::Gateway), "{code}");
+        }
     }
 }
