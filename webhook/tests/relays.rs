@@ -142,3 +142,96 @@ fn the_policy_over_relays_holds_in_every_namespace_and_is_no_bar_to_others() {
     let configuration = map("writ-seen-agent", Some("writ-operator"), "sidecar.yaml");
     assert!(may(OPERATOR, &Value::Null, &configuration));
 }
+
+const POD: &str = "writ-relay-7d9c-x2x";
+
+/// Whether `user`, with a token of this pod, may make a revocation's status `new` of `old`.
+fn says(user: &str, pod: Option<&str>, old: &Value, new: &Value) -> bool {
+    let mut info = json!({"username": user});
+    if let Some(pod) = pod {
+        info["extra"] = json!({"authentication.kubernetes.io/pod-name": [pod]});
+    }
+    let of = |status: &Value| {
+        let mut object = json!({"metadata": {"name": "stop"}, "spec": {"reason": "stolen"}});
+        if !status.is_null() {
+            object["status"] = status.clone();
+        }
+        object
+    };
+    let seen = Seen::default()
+        .with("request", json!({"operation": "UPDATE", "userInfo": info}))
+        .with("object", of(new))
+        .with("oldObject", of(old));
+    let policy: ValidatingAdmissionPolicy =
+        rendered("ValidatingAdmissionPolicy", "writ-relay-status");
+    admits(&policy, &seen)
+}
+
+fn entry(relay: &str, enforcing: u32) -> Value {
+    json!({"relay": relay, "enforcing": enforcing, "connected": 9})
+}
+
+#[test]
+fn a_relay_says_of_a_revocation_how_many_of_its_own_sidecars_enforce_it_and_nothing_else() {
+    let (own, other) = (|n| entry(POD, n), entry("writ-relay-7d9c-other", 4));
+    let status = |phase: &str, sidecars: Value| json!({"phase": phase, "observedGeneration": 1, "sidecars": sidecars});
+    let before = status("Submitted", json!([other, own(3)]));
+    for (old, new) in [
+        (Value::Null, json!({"sidecars": [own(1)]})),
+        (json!({}), json!({"sidecars": [own(1)]})),
+        (
+            json!({"phase": "Submitted"}),
+            json!({"phase": "Submitted", "sidecars": [own(1)]}),
+        ),
+        (before.clone(), status("Submitted", json!([other, own(9)]))),
+        (before.clone(), status("Submitted", json!([own(9), other]))),
+        (before.clone(), status("Submitted", json!([other]))),
+        (before.clone(), before.clone()),
+    ] {
+        assert!(says(RELAY, Some(POD), &old, &new), "{old} {new}");
+    }
+    for new in [
+        status("Final", json!([other, own(3)])),
+        status("Submitted", json!([own(3)])),
+        status(
+            "Submitted",
+            json!([entry("writ-relay-7d9c-other", 9), own(3)]),
+        ),
+        status(
+            "Submitted",
+            json!([other, own(3), entry("writ-relay-made-up", 9)]),
+        ),
+        json!({"phase": "Submitted", "sidecars": [other, own(3)]}),
+        json!({"phase": "Submitted", "observedGeneration": 1, "agentKey": "0x00", "sidecars": [other, own(3)]}),
+        json!({"sidecars": [other, own(3)]}),
+        json!({}),
+        Value::Null,
+    ] {
+        assert!(!says(RELAY, Some(POD), &before, &new), "{new}");
+        // Who carries revocations out is not held to this.
+        assert!(says(OPERATOR, None, &before, &new), "{new}");
+    }
+    // A token that is no pod's has no entry, nor one of another pod this one's.
+    let grown = status("Submitted", json!([other, own(9)]));
+    assert!(!says(RELAY, None, &before, &grown));
+    assert!(!says(RELAY, Some("writ-relay-7d9c-other"), &before, &grown));
+}
+
+#[test]
+fn the_policy_over_what_relays_say_of_revocations_is_bound_and_fails_closed() {
+    let role: Value = rendered("ClusterRole", "writ-relay");
+    let mut rules = role["rules"].as_array().unwrap().iter();
+    let status = json!(["agentrevocations/status"]);
+    let rule = rules.find(|rule| rule["resources"] == status).unwrap();
+    assert_eq!(rule["verbs"], json!(["patch"]));
+    let policy: Value = rendered("ValidatingAdmissionPolicy", "writ-relay-status");
+    assert_eq!(policy["spec"]["failurePolicy"], "Fail");
+    let constraints = &policy["spec"]["matchConstraints"];
+    assert_eq!(constraints["resourceRules"][0]["resources"], status);
+    assert_eq!(constraints["resourceRules"].as_array().unwrap().len(), 1);
+    let binding: Value = rendered("ValidatingAdmissionPolicyBinding", "writ-relay-status");
+    assert_eq!(
+        binding["spec"],
+        json!({"policyName": "writ-relay-status", "validationActions": ["Deny"]})
+    );
+}

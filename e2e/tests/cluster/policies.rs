@@ -146,6 +146,22 @@ fn an_edited_policy_decides_once_the_timelock_let_it_through() {
     });
 }
 
+/// Merges into a revocation's status in the name of a relay's pod.
+async fn says_as_relay(stage: &Stage, name: &str, status: &Value) -> Result<(), String> {
+    let body = serde_json::to_vec(&json!({"status": status})).expect("JSON");
+    let path = format!("/apis/writ.dev/v1alpha1/agentrevocations/{name}/status");
+    let account = "system:serviceaccount:writ-relay:writ-relay";
+    let pod = "impersonate-extra-authentication.kubernetes.io%2fpod-name";
+    let request = http::Request::patch(path)
+        .header("content-type", "application/merge-patch+json")
+        .header("impersonate-user", account)
+        .header(pod, "writ-relay-0")
+        .body(body)
+        .expect("a request");
+    let answer = stage.client().request::<Value>(request).await;
+    answer.map(drop).map_err(|error| error.to_string())
+}
+
 #[test]
 fn a_revocation_by_kubectl_stops_a_running_agent_and_is_followed_until_it_is_included() {
     play_with("revocation", governed(), async |stage| {
@@ -196,6 +212,18 @@ fn a_revocation_by_kubectl_stops_a_running_agent_and_is_followed_until_it_is_inc
             (status.phase >= Some(Phase::Included)).then_some(())
         })
         .await;
+        until("a relay says how many sidecars enforce it", async || {
+            let sidecars = api.get(&name).await.ok()?.status?.sidecars;
+            sidecars.iter().any(|s| s.enforcing > 0).then_some(())
+        })
+        .await;
+        // And nothing else: a relay that is taken over does not say how far it is, or what others say.
+        let made_up = json!([{"relay": "writ-relay-made-up", "enforcing": 1, "connected": 1}]);
+        for status in [json!({"phase": "Pending"}), json!({"sidecars": made_up})] {
+            let told = says_as_relay(stage, &name, &status).await;
+            let told = told.expect_err("a relay may not write this");
+            assert!(told.contains("[not-a-relays]"), "{told}");
+        }
         // Deleting it reinstates nobody.
         let _ = api.delete(&name, &DeleteParams::default()).await;
         until("the AgentRevocation is gone", async || {
