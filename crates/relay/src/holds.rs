@@ -2,6 +2,7 @@
 //! lasts is what the chain's proved state says.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -66,6 +67,8 @@ pub struct Holds {
     hold: Duration,
     clock: Arc<dyn Clock>,
     by_agent: Mutex<BTreeMap<String, Hold>>,
+    /// Notices that refuse nobody here, by id: the chain may say the same all the same.
+    left: Mutex<BTreeMap<String, Notice>>,
     /// How many there are, so that actions need no lock while there is none.
     count: AtomicUsize,
     changed: watch::Sender<u64>,
@@ -86,6 +89,7 @@ impl Holds {
             hold,
             clock,
             by_agent: Mutex::default(),
+            left: Mutex::default(),
             count: AtomicUsize::new(0),
             changed: watch::Sender::new(0),
         }
@@ -93,6 +97,14 @@ impl Holds {
 
     /// Takes a notice.
     pub fn push(&self, notice: Notice) -> Taken {
+        let taken = self.take(notice.clone());
+        if matches!(taken, Taken::Old | Taken::Ignored) {
+            self.leave(notice);
+        }
+        taken
+    }
+
+    fn take(&self, notice: Notice) -> Taken {
         if notice.issued_at.saturating_add(self.hold.as_secs()) < self.clock.unix_seconds() {
             return Taken::Old;
         }
@@ -158,7 +170,40 @@ impl Holds {
         }
     }
 
-    /// The notices whose time is over, each answered once.
+    /// The next few notices that refuse nobody, but whose agent the chain may have revoked; one after the other, as this is
+    /// asked again and again.
+    pub fn left(&self, most: usize, after: &str) -> Vec<Notice> {
+        let left = lock(&self.left);
+        let beyond = (Bound::Excluded(after), Bound::Unbounded);
+        let (beyond, first) = (left.range::<str, _>(beyond), left.values());
+        let beyond = beyond.map(|(_, notice)| notice);
+        beyond
+            .chain(first)
+            .take(most.min(left.len()))
+            .cloned()
+            .collect()
+    }
+
+    /// The chain's proved state says what this notice says, or nobody asks about it any longer.
+    pub fn settled(&self, id: &str) {
+        lock(&self.left).remove(id);
+    }
+
+    /// Whoever sent notices sends all that are in force anew: what was left of them is of no more use.
+    pub fn begin(&self) {
+        lock(&self.left).clear();
+    }
+
+    fn leave(&self, notice: Notice) {
+        let mut left = lock(&self.left);
+        if left.len() < MAX_NOTICES || left.contains_key(&notice.id) {
+            left.insert(notice.id.clone(), notice);
+            drop(left);
+            self.changed.send_modify(|n| *n += 1);
+        }
+    }
+
+    /// The notices whose time is over, each answered once. The chain may still confirm them.
     pub fn ended(&self) -> Vec<Notice> {
         let now = self.clock.monotonic();
         let mut ended = Vec::new();
@@ -172,6 +217,9 @@ impl Holds {
                 );
                 ended.push(hold.notice.clone());
             }
+        }
+        for notice in &ended {
+            self.leave(notice.clone());
         }
         ended
     }
@@ -201,8 +249,13 @@ impl Holds {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Hold>> {
-        self.by_agent.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.by_agent)
     }
+}
+
+/// A poisoned lock guards plain data that is valid after every statement.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -299,6 +352,50 @@ mod tests {
         clock.advance(HOLD + Duration::from_secs(1));
         assert_eq!(holds.push(notice("a", 1_000_000)), Taken::Old);
         assert!(!holds.refuses(AGENT));
+    }
+
+    #[test]
+    fn a_notice_that_holds_nothing_is_kept_for_the_chain_to_confirm() {
+        let (holds, clock) = holds();
+        let watch = holds.watch();
+        clock.advance(HOLD + Duration::from_secs(1));
+        holds.push(notice("old", 1_000_000));
+        assert!(*watch.borrow() > 0 && holds.open().is_empty());
+        let other = Notice {
+            spiffe_id: "spiffe://example.org/ns/shop/sa/other".to_owned(),
+            ..notice("new", 1_000_061)
+        };
+        assert_eq!(holds.push(other), Taken::Held);
+        let ids = |most, after: &str| -> Vec<String> {
+            holds.left(most, after).into_iter().map(|n| n.id).collect()
+        };
+        assert_eq!(ids(9, ""), ["old"]);
+        // One whose time ended unconfirmed, and what is ignored after it.
+        clock.advance(HOLD);
+        assert_eq!(holds.ended().len(), 1);
+        let again = Notice {
+            spiffe_id: "spiffe://example.org/ns/shop/sa/other".to_owned(),
+            ..notice("newer", 1_000_121)
+        };
+        assert_eq!(holds.push(again), Taken::Ignored);
+        assert_eq!(ids(9, ""), ["new", "newer", "old"]);
+        // One after the other, and from the first again.
+        assert_eq!(ids(2, ""), ["new", "newer"]);
+        assert_eq!(ids(2, "newer"), ["old", "new"]);
+        holds.settled("newer");
+        assert_eq!(ids(9, "newer"), ["old", "new"]);
+        holds.begin();
+        assert!(ids(9, "").is_empty());
+    }
+
+    #[test]
+    fn no_more_of_what_holds_nothing_is_kept_than_of_what_does() {
+        let (holds, clock) = holds();
+        clock.advance(HOLD * 2);
+        for n in 0..MAX_NOTICES + 9 {
+            assert_eq!(holds.push(notice(&n.to_string(), 1_000_000)), Taken::Old);
+        }
+        assert_eq!(holds.left(usize::MAX, "").len(), MAX_NOTICES);
     }
 
     #[test]

@@ -10,6 +10,8 @@ use crate::{Enforcement, Holds, Notice, RelayClient};
 
 /// How often the time of holds is looked at.
 const EVERY: Duration = Duration::from_secs(1);
+/// Notices that refuse nobody are looked up so many at a time: a relay can send many.
+const AT_A_TIME: usize = 8;
 /// How long proved state is waited for.
 const WITHIN: Duration = Duration::from_millis(250);
 
@@ -17,6 +19,7 @@ const WITHIN: Duration = Duration::from_millis(250);
 pub async fn settle(holds: Arc<Holds>, feed: Arc<StateFeed>, relay: Arc<RelayClient>) {
     let mut heads = feed.watch();
     let mut notices = holds.watch();
+    let mut last = String::new();
     loop {
         tokio::select! {
             // Both senders live as long as what is held here.
@@ -32,6 +35,14 @@ pub async fn settle(holds: Arc<Holds>, feed: Arc<StateFeed>, relay: Arc<RelayCli
                 holds.confirmed(&notice.id);
                 relay.acknowledge(&notice.id, Enforcement::Proved);
             }
+        }
+        // Too old to be held, for one: the agent is refused by the chain alone, and the relay is to know.
+        for notice in holds.left(AT_A_TIME, &last) {
+            if proved(&feed, &notice).await {
+                holds.settled(&notice.id);
+                relay.acknowledge(&notice.id, Enforcement::Proved);
+            }
+            last = notice.id;
         }
     }
 }

@@ -202,3 +202,35 @@ async fn a_withdrawn_notice_gives_nothing_that_the_chain_took() {
     assert!(!allowed(&sidecar.feed).await);
     assert!(sidecar.holds.refuses(REVOKED), "a hold is not taken back");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sidecar_that_connects_long_after_a_revocation_is_counted_once_the_chain_confirms_it() {
+    let cluster = Cluster::start().await;
+    let old = Notice {
+        issued_at: cluster.net.clock.unix_seconds() - HOLD.as_secs() - 1,
+        ..notice(&cluster)
+    };
+    let id = cluster.chain_id();
+    cluster.relay().set_notices(id, vec![old.clone()]);
+    let sidecar = connected(&cluster, 1).await.remove(0);
+    let task = settling(&sidecar);
+    let told = async {
+        while sidecar.client.metrics().notices == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, told).await.unwrap();
+    // The notice alone is too old to refuse anybody.
+    assert!(!sidecar.holds.refuses(REVOKED) && allowed(&sidecar.feed).await);
+    counted(&cluster, 0, 1).await;
+    cluster.net.chain.revoke(AGENT).await;
+    cluster.net.mine_and_follow(&sidecar.feed).await;
+    assert!(!allowed(&sidecar.feed).await);
+    counted(&cluster, 1, 1).await;
+    task.abort();
+    // And one that connects after that.
+    let late = cluster.sidecar().await;
+    let task = settling(&late);
+    counted(&cluster, 2, 2).await;
+    task.abort();
+}

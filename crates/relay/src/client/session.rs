@@ -51,6 +51,8 @@ pub(super) async fn session(
     let mut stream = opened
         .map_err(|e| ended(e.message().to_owned()))?
         .into_inner();
+    // The relay says all its notices anew.
+    settings.holds.begin();
     inner.channel.store(Some(Arc::new(client)));
     inner.counters.sessions.fetch_add(1, Ordering::Relaxed);
     let mut good = Instant::now();
