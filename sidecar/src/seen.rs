@@ -27,11 +27,11 @@ pub struct Kind {
     pub resource: Option<String>,
     /// `host:port`, as the agent named or dialled it.
     pub destination: String,
-    /// HTTP method, or JSON-RPC method of an MCP message.
+    /// HTTP method, JSON-RPC method of an MCP message, or [`writ_catalog::CUSTOM_ACTION`].
     pub method: Option<String>,
     /// Path without query.
     pub path: Option<String>,
-    /// MCP tool.
+    /// MCP tool, or the capability that a custom action was asked for as.
     pub tool: Option<String>,
     /// Why it was denied; `None` for what the policy allows.
     pub denied: Option<String>,
@@ -85,6 +85,15 @@ impl Sight {
         let mut sight = Self::of(destination);
         sight.kind.method = Some(cut(method));
         sight.kind.path = Some(cut(path));
+        sight
+    }
+
+    /// An action that the agent described to the local API, and carries out itself.
+    #[must_use]
+    pub fn of_custom(destination: &str, capability: &str) -> Self {
+        let mut sight = Self::of(destination);
+        sight.kind.method = Some(writ_catalog::CUSTOM_ACTION.to_owned());
+        sight.kind.tool = Some(cut(capability));
         sight
     }
 

@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use writ_catalog::Catalog;
+use writ_catalog::{CUSTOM_ACTION, Catalog};
 use writ_chain::{ChainConfig, Clock, Relay as _, StateFeed, SystemClock, WarmSet};
 use writ_dev_issuer::Issuer;
 use writ_identity::tls::Authorize;
@@ -253,7 +253,11 @@ impl Sidecar {
 
     /// Asks for an action: the status, and the code of a refusal.
     async fn acts(&self) -> (u16, String) {
-        let action = json!({"capability": "payouts.sign", "target": "http://bank.example/payouts", "params": {}});
+        self.acts_as("payouts.sign").await
+    }
+
+    async fn acts_as(&self, capability: &str) -> (u16, String) {
+        let action = json!({"capability": capability, "target": "http://bank.example/payouts", "params": {}});
         let body = action.to_string();
         let request = format!(
             "POST /v1/actions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n\
@@ -452,4 +456,44 @@ async fn what_an_agent_did_is_told_until_it_is_kept_and_not_again() {
     .await;
     assert_eq!(kept.await.unwrap(), 2);
     assert!(seen.untold(Due::All, 9).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_local_api_was_asked_for_is_told_as_what_was_captured_is() {
+    let mut world = World::start().await;
+    let (reports, mut told) = mpsc::channel::<Report>(8);
+    world.reports = Some(reports);
+    world.relay = None;
+    world.start_relay().await;
+    let sidecar = Sidecar::start(&world).await;
+    assert_eq!(sidecar.acts().await, (200, String::new()));
+    assert_eq!(sidecar.acts().await, (200, String::new()));
+    let (status, code) = sidecar.acts_as("payouts.cancel").await;
+    assert_eq!((status, code.as_str()), (403, "unlisted"));
+    let mut actions = Vec::new();
+    let all = async {
+        while actions.len() < 2 {
+            let report = told.recv().await.unwrap();
+            assert_eq!(&*report.agent, id("agent"));
+            report.kept.send(Ok(())).unwrap();
+            actions.extend(report.actions);
+        }
+    };
+    tokio::time::timeout(PATIENCE, all).await.unwrap();
+    let of = |asked: &str| {
+        let asked = Some(asked.to_owned());
+        let action = actions.iter().find(|action| action.tool == asked);
+        action.unwrap_or_else(|| panic!("{actions:?}")).clone()
+    };
+    let signed = of("payouts.sign");
+    assert_eq!(signed.method.as_deref(), Some(CUSTOM_ACTION));
+    assert_eq!(signed.destination, "bank.example:80");
+    assert_eq!(
+        (signed.capability.as_str(), signed.class),
+        ("payouts.sign", 1)
+    );
+    assert_eq!((signed.denied, signed.path), (None, None));
+    let cancelled = of("payouts.cancel");
+    assert_eq!(cancelled.capability, "unlisted");
+    assert_eq!(cancelled.denied.as_deref(), Some("unlisted"));
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use writ_canonical::mcp::{Message, ToolCall};
 use writ_canonical::{CanonicalRequest, Limits, RawHead, Scheme, canonicalize};
 use writ_catalog::model::{AmountSpec, EntrySpec, Protocol as Kind, ResourceSpec};
-use writ_catalog::{BodyView, Catalog, Destination, Intent, Protocol, Refusal};
+use writ_catalog::{BodyView, CUSTOM_ACTION, Catalog, Destination, Intent, Protocol, Refusal};
 
 use super::engine::{Asked, Engine, decision};
 use super::local::{destination, units};
@@ -248,6 +248,9 @@ pub fn name(seen: &Seen, catalog: &Catalog) -> Result<Named, Outcome> {
     let Some(place) = place(seen, catalog) else {
         return Err(Outcome::deny("unlisted-destination"));
     };
+    if seen.method.as_deref() == Some(CUSTOM_ACTION) {
+        return custom(seen, catalog, place);
+    }
     let (host, _) = host_and_port(&seen.destination);
     let host = if host == place.name {
         place.host.as_str()
@@ -372,6 +375,16 @@ fn taken(catalog: &Catalog, result: Result<Intent, Refusal>) -> Result<Named, Ou
         }),
         (Err(refusal), None) => Err(Outcome::deny(refusal.code())),
     }
+}
+
+/// An action of the local API is found by the capability that it was asked for as.
+fn custom(seen: &Seen, catalog: &Catalog, place: &Destination) -> Result<Named, Outcome> {
+    let entries = catalog.document().entries.iter();
+    let entry = entries
+        .filter(|e| e.destination == place.name && e.protocol == Kind::Custom)
+        .find(|e| Some(&e.capability) == seen.tool.as_ref());
+    let unlisted = || Outcome::deny(writ_catalog::UNLISTED);
+    entry.map(Named::of).ok_or_else(unlisted)
 }
 
 /// What has neither path nor tool is known by its capability alone.

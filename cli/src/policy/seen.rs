@@ -39,12 +39,12 @@ pub struct Seen {
     pub amount: Option<SeenAmount>,
     /// `host:port`, as the agent dialled it, or the name of a destination of its catalog.
     pub destination: String,
-    /// HTTP method, or JSON-RPC method of an MCP message that calls no tool.
+    /// HTTP method, JSON-RPC method of an MCP message that calls no tool, or [`writ_catalog::CUSTOM_ACTION`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// MCP tool.
+    /// MCP tool, or the capability that a custom action was asked for as.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool: Option<String>,
     /// `allow` or `deny`.

@@ -212,6 +212,9 @@ pub fn report(
 /// One action in a line.
 pub fn describe(seen: &Seen) -> String {
     let mut line = match (&seen.tool, &seen.method) {
+        (Some(capability), Some(method)) if method == writ_catalog::CUSTOM_ACTION => {
+            format!("{method} {capability} at {}", seen.destination)
+        }
         (Some(tool), _) => format!("tool {tool} at {}", seen.destination),
         (None, Some(method)) => format!("{method} {}", seen.destination),
         (None, None) => seen.destination.clone(),

@@ -41,6 +41,10 @@ use model::{Document, EntrySpec};
 /// Capability of whatever the catalog does not name. Always denied.
 pub const UNLISTED: &str = "unlisted";
 
+/// What stands for the method of an action that the agent described to the local API, where what agents did is
+/// told. No method of HTTP has a space.
+pub const CUSTOM_ACTION: &str = "custom action";
+
 /// A validated catalog. Immutable; share it in an `Arc`.
 #[derive(Debug)]
 pub struct Catalog {

@@ -26,11 +26,11 @@ pub struct SeenAction {
     pub resource: Option<String>,
     /// `host:port`, as the agent named or dialled it.
     pub destination: String,
-    /// HTTP method, or JSON-RPC method of an MCP message.
+    /// HTTP method, JSON-RPC method of an MCP message, or `custom action`.
     pub method: Option<String>,
     /// Path without query.
     pub path: Option<String>,
-    /// MCP tool.
+    /// MCP tool, or the capability that a custom action was asked for as.
     pub tool: Option<String>,
     /// Why it was denied; `None` where it was allowed.
     pub denied: Option<String>,

@@ -32,6 +32,7 @@ use crate::body::{self, BodyError, Collected, ReadError};
 use crate::gate::{Custom, Denied, Gate, HandedOver};
 use crate::outbound::Live;
 use crate::problem::Problem;
+use crate::seen::{Seen, Sight};
 
 /// The one resource.
 const ACTIONS: &str = "/v1/actions";
@@ -81,12 +82,24 @@ pub struct LocalActions {
     pub gate: Arc<Gate>,
     /// What reload swaps.
     pub live: Arc<ArcSwap<Live>>,
+    /// What the agent asked for, whichever way.
+    pub seen: Arc<Seen>,
 }
 
 impl Decide for LocalActions {
     async fn decide(&self, custom: Custom) -> Result<HandedOver, Denied> {
         let live = self.live.load_full();
-        self.gate.decide_custom(&live.catalog, custom).await
+        let destination = format!("{}:{}", custom.target.host, custom.target.port);
+        let mut sight = Sight::of_custom(&destination, &custom.capability);
+        let decided = self
+            .gate
+            .decide_custom(&live.catalog, custom, &mut sight)
+            .await;
+        if let Err(denied) = &decided {
+            sight.denied(denied);
+        }
+        self.seen.note(sight, self.gate.now());
+        decided
     }
 
     async fn refuse(&self, target: &str, code: &str, why: &str, status: u16) -> Denied {

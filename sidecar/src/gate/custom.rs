@@ -8,6 +8,7 @@ use writ_catalog::Catalog;
 
 use super::claims::{Asked, Stamping};
 use super::{Denied, Gate};
+use crate::seen::Sight;
 
 /// What the agent asks to be decided.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,7 +47,8 @@ pub struct HandedOver {
 
 impl Gate {
     /// Decides on an action of the agent's own, and hands the envelope over once its record is
-    /// durable. How the action ends is not seen, and recorded as unknown.
+    /// durable. How the action ends is not seen, and recorded as unknown. What the catalog makes of it is told
+    /// to `sight`.
     ///
     /// # Errors
     /// [`Denied`], recorded.
@@ -54,6 +56,7 @@ impl Gate {
         self: &Arc<Self>,
         catalog: &Catalog,
         custom: Custom,
+        sight: &mut Sight,
     ) -> Result<HandedOver, Denied> {
         let target = custom.target.target_uri();
         let binding = BodyBinding::of(custom.params_text.as_bytes());
@@ -61,6 +64,7 @@ impl Gate {
             Ok(asked) => asked,
             Err((code, why)) => return Err(self.refuse(&target, code, why, 403).await),
         };
+        sight.named(&asked.intent);
         let audience = asked.audience.clone();
         let released = self
             .decide(asked, binding, catalog.hash())

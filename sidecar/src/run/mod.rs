@@ -139,6 +139,7 @@ fn serve_api(
     let actions = Arc::new(LocalActions {
         gate: Arc::clone(&parts.gate),
         live: Arc::clone(&parts.outbound.live),
+        seen: Arc::clone(&parts.outbound.seen),
     });
     let limits = api::Limits::default();
     let permits = Arc::new(Semaphore::new(limits.connections));

@@ -1,8 +1,8 @@
 //! Where an action went, as a destination of the suggested catalog. No I/O.
 
 use writ_canonical::{Authority, Scheme};
-use writ_catalog::AgentTls;
 use writ_catalog::model::{DestinationSpec, Envelope, PeerSpec, Pep, Upstream, UpstreamMode};
+use writ_catalog::{AgentTls, CUSTOM_ACTION};
 
 use super::names::words;
 use crate::policy::replay::{host_and_port, place};
@@ -21,13 +21,15 @@ pub struct Place {
 /// # Errors
 /// Why there can be none.
 pub fn of(seen: &Seen, base: Option<&Written>) -> Result<Place, String> {
+    // Its connection, if it makes one, is another action.
+    let custom = seen.method.as_deref() == Some(CUSTOM_ACTION);
     if let Some(base) = base
         && let Some(found) = place(seen, &base.catalog)
     {
         let all = &base.catalog.document().destinations;
         let spec = all.iter().find(|d| d.name == found.name).cloned();
         return match (found.agent_tls, spec) {
-            (AgentTls::Refuse, _) => Err(format!(
+            (AgentTls::Refuse, _) if !custom => Err(format!(
                 "destination {} has agent_tls: refuse; say how agents may reach it",
                 found.name
             )),
@@ -43,6 +45,9 @@ pub fn of(seen: &Seen, base: Option<&Written>) -> Result<Place, String> {
             }),
             (_, None) => Err("its destination cannot be told".to_owned()),
         };
+    }
+    if custom {
+        return Err(super::want::no_custom_entry(seen));
     }
     new(seen)
 }

@@ -354,3 +354,48 @@ fn what_was_seen_cannot_break_out_of_a_comment() {
         );
     }
 }
+
+/// As a sidecar tells of an action that its local API was asked for.
+fn custom(destination: &str, capability: &str) -> Seen {
+    Seen {
+        method: Some(writ_catalog::CUSTOM_ACTION.to_owned()),
+        path: None,
+        tool: Some(capability.to_owned()),
+        ..get(destination, "/")
+    }
+}
+
+#[test]
+fn an_action_of_the_local_api_is_suggested_where_an_entry_names_it_and_listed_where_none_does() {
+    let entry = "      - {name: sign, destination: pay, protocol: custom, capability: payouts.sign, class: internal}\n";
+    let base = BASE.replace("    presets:\n", &format!("{entry}    presets:\n"));
+    let base = parse(&base, "base").unwrap();
+    let seen = [
+        custom("pay.shop:80", "payouts.sign"),
+        custom("pay.shop:80", "payouts.cancel"),
+        custom("api.example.com:443", "payouts.sign"),
+        // Not that entry, though it has its name.
+        custom("pay.shop:80", "payments.read"),
+    ];
+    let suggestion = suggest(&seen, &frame(Some(&base))).unwrap();
+    assert_eq!(suggestion.allowed, 1, "{}", suggestion.yaml);
+    let left: Vec<_> = suggestion.left_out.iter().map(|out| out.at).collect();
+    assert_eq!(left, [1, 2, 3], "{}", suggestion.yaml);
+    for out in &suggestion.left_out {
+        assert!(out.why.contains("protocol: custom"), "{}", out.why);
+    }
+    let told = "custom action payouts.cancel at pay.shop:80";
+    assert!(
+        suggestion.left_out[0].action.starts_with(told),
+        "{:?}",
+        suggestion.left_out[0]
+    );
+    // Nothing is opened to a host for what was no connection to it.
+    assert!(
+        !suggestion.yaml.contains("host: api.example.com"),
+        "{}",
+        suggestion.yaml
+    );
+    let report = simulated(&suggestion, &seen);
+    assert_eq!(report.now_allowed.count.actions, 1);
+}

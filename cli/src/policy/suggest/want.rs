@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use writ_catalog::CUSTOM_ACTION;
 use writ_catalog::model::{Class, EntrySpec, Protocol};
 
 use super::names::words;
@@ -44,6 +45,9 @@ pub fn want(
             Ok(Want::Preset(path.to_owned()))
         };
     }
+    if seen.method.as_deref() == Some(CUSTOM_ACTION) {
+        return Err(no_custom_entry(seen));
+    }
     if opaque {
         return match (&seen.tool, &seen.path) {
             (None, None) => Ok(Want::Opaque),
@@ -83,6 +87,12 @@ pub fn want(
         }
         _ => Err("its method is none that a catalog takes".to_owned()),
     }
+}
+
+/// Why an action of the local API is not suggested: only who knows what it does can name it.
+pub fn no_custom_entry(seen: &Seen) -> String {
+    let capability = seen.tool.as_deref().unwrap_or_default();
+    format!("no entry names it: write one with protocol: custom and capability: {capability}")
 }
 
 /// Where templates compete for paths, the paths themselves are taken.
