@@ -27,17 +27,20 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use writ_catalog::{CUSTOM_ACTION, Catalog};
-use writ_chain::{ChainConfig, Clock, Relay as _, StateFeed, SystemClock, WarmSet};
+use writ_chain::{ChainConfig, Clock, Relay as _, StateFeed, SystemClock, TestClock, WarmSet};
 use writ_dev_issuer::Issuer;
 use writ_identity::tls::Authorize;
 use writ_identity::{SvidSource, WorkloadApiSource};
+use writ_pep::CallerState as _;
+use writ_policy::AgentStatus;
 use writ_policy::names::agent_key;
 use writ_policy::testing::{allowing, verdict_contract};
 use writ_relay::{
-    ChainSettings, Enforced, Notice, RelayServer, Report, ServerSettings, Unkept, Witness,
+    ChainSettings, Enforced, Holds, Notice, RelayServer, Report, ServerSettings, Unkept, Witness,
     WitnessAt, WitnessSettings,
 };
 use writ_sidecar::config::Config;
+use writ_sidecar::inbound::ProvedCallers;
 use writ_sidecar::relay::{Relays, Reported};
 use writ_sidecar::seen::{Due, Seen, Sight};
 
@@ -496,4 +499,53 @@ async fn what_the_local_api_was_asked_for_is_told_as_what_was_captured_is() {
     let cancelled = of("payouts.cancel");
     assert_eq!(cancelled.capability, "unlisted");
     assert_eq!(cancelled.denied.as_deref(), Some("unlisted"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_that_is_refused_by_notice_is_revoked_to_the_pep_though_not_on_chain() {
+    const HOLD: Duration = Duration::from_secs(120);
+    let chain = Chain::start().await;
+    chain.set_code(POLICY, &verdict_contract(&allowing())).await;
+    let [caller, other] = ["caller", "other"].map(|name| agent_key(&SALT, &id(name)));
+    for key in [caller, other] {
+        chain.install(B256::from(key), POLICY).await;
+    }
+    let config = ChainConfig::new(vec![chain.url().clone()], chain.registries);
+    let feed = StateFeed::start(config, clock(), WarmSet::default())
+        .await
+        .unwrap();
+    eventually("a head came", async || feed.current().is_some()).await;
+    let time = Arc::new(TestClock::at(1_000_000));
+    let holds = Arc::new(Holds::new(HOLD, time.clone()));
+    let callers = ProvedCallers::new(feed, chain.registries, Arc::clone(&holds));
+    let status = async |key: [u8; 32]| {
+        // A caller that was never seen may take longer to be proved than a request waits.
+        let read = async {
+            loop {
+                if let Ok(view) = callers.registration(key).await {
+                    return view.registration.status;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, read).await.unwrap()
+    };
+    assert_eq!(status(caller).await, AgentStatus::Active);
+    // Known by its SPIFFE ID alone, which a PEP's envelope check does not go by.
+    let notice = Notice {
+        id: "9f1c".to_owned(),
+        spiffe_id: id("caller"),
+        agent_key: None,
+        issued_at: 1_000_000,
+    };
+    holds.push(notice.clone());
+    assert_eq!(status(caller).await, AgentStatus::Active);
+    holds.push(Notice {
+        agent_key: Some(caller),
+        ..notice
+    });
+    assert_eq!(status(caller).await, AgentStatus::Revoked);
+    assert_eq!(status(other).await, AgentStatus::Active);
+    // The chain did not say so in time, and decides.
+    time.advance(HOLD);
+    assert_eq!(status(caller).await, AgentStatus::Active);
 }
