@@ -432,3 +432,20 @@ print(json.dumps(bom.of_image("localhost/writ/writ-init:1.2.3", "sha256:" + "1" 
     let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
     assert!(has(&format!("file:{}@{abc}", at("made-here"))), "{parts:?}");
 }
+
+#[test]
+fn a_release_is_made_by_actions_that_are_pinned_by_commit() {
+    let workflow = repository().join(".github/workflows/release.yaml");
+    let workflow = fs::read_to_string(workflow).unwrap();
+    let uses: Vec<&str> = workflow
+        .lines()
+        .filter_map(|line| line.trim().trim_start_matches("- ").strip_prefix("uses: "))
+        .collect();
+    assert!(uses.len() > 3);
+    for action in uses {
+        let commit = action.split_once('@').unwrap().1;
+        let commit = commit.split(' ').next().unwrap();
+        let is_hash = commit.len() == 40 && commit.bytes().all(|b| b.is_ascii_hexdigit());
+        assert!(is_hash, "{action}");
+    }
+}
