@@ -8,14 +8,14 @@ use std::time::Duration;
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use kube::runtime::watcher;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::enter::Install;
 use crate::events::{Kind, Tell, named, reference};
 use crate::spec::{Decision, Repositories, Task, decide};
-use crate::{Metrics, NodeError};
+use crate::{Metrics, NodeError, thread};
 
 /// Before the second attempt; doubled for each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -185,7 +185,9 @@ async fn install(shared: Arc<Shared>, regarding: ObjectReference, task: Task) {
         let Ok(permit) = Arc::clone(&shared.permits).acquire_owned().await else {
             return;
         };
-        let outcome = attempt(Arc::clone(&shared.installer), task.clone(), permit).await;
+        let (installer, what) = (Arc::clone(&shared.installer), task.clone());
+        let work = move || installer.install(&what);
+        let outcome = thread::of_its_own("redirect", permit, work).await;
         let counted = outcome
             .as_ref()
             .map_or_else(NodeError::cause, |()| "Installed");
@@ -211,24 +213,4 @@ async fn install(shared: Arc<Shared>, regarding: ObjectReference, task: Task) {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
-}
-
-/// One attempt, on a thread of its own that ends with it: it may be in another namespace then. It keeps
-/// its permit also when nobody waits for it any more.
-async fn attempt(
-    installer: Arc<dyn Install>,
-    task: Task,
-    permit: OwnedSemaphorePermit,
-) -> Result<(), NodeError> {
-    let (sender, outcome) = oneshot::channel();
-    let work = move || {
-        let _permit = permit;
-        let _ = sender.send(installer.install(&task));
-    };
-    let thread = std::thread::Builder::new().name("redirect".to_owned());
-    thread.spawn(work).map_err(|source| NodeError::System {
-        what: "starting a thread".to_owned(),
-        source,
-    })?;
-    outcome.await.unwrap_or(Err(NodeError::Thread))
 }

@@ -6,7 +6,7 @@ use writ_redirect::RedirectError;
 
 use crate::cgroup::PodUid;
 
-/// Why the redirection of a pod was not installed.
+/// Why the redirection of a pod was not installed, or its volume not mounted.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
     /// The container's processes are not to be seen.
@@ -23,9 +23,12 @@ pub enum NodeError {
     /// A process of another pod is in the same network namespace.
     #[error("the network namespace is the pod {0}'s too; it was not touched")]
     Shared(PodUid),
-    /// /proc does not say what it should.
+    /// The folder with SPIRE's socket, as this program has it.
+    #[error("the folder with SPIRE's socket {0}")]
+    SocketFolder(&'static str),
+    /// The kernel did not do what it should, or /proc does not say what it should.
     #[error(
-        "{what}: {source}; check that writ-node has hostPID, SYS_PTRACE, SYS_ADMIN and no AppArmor profile"
+        "{what}: {source}; check that writ-node has hostPID, its capabilities and no AppArmor profile"
     )]
     System {
         /// What was done.
@@ -36,8 +39,8 @@ pub enum NodeError {
     /// The rules could not be installed, or nobody waits for them.
     #[error(transparent)]
     Redirect(#[from] RedirectError),
-    /// The thread that installs ended without a result.
-    #[error("the installing thread ended without a result")]
+    /// The thread that does the work ended without a result.
+    #[error("the working thread ended without a result")]
     Thread,
 }
 
@@ -50,6 +53,7 @@ impl NodeError {
             Self::Several => "SeveralNamespaces",
             Self::OfTheNode => "NamespaceOfTheNode",
             Self::Shared(_) => "NamespaceShared",
+            Self::SocketFolder(_) => "SocketFolder",
             Self::System { .. } => "System",
             Self::Redirect(RedirectError::NobodyWaits(_)) => "NobodyWaits",
             Self::Redirect(_) => "Redirect",

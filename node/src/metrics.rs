@@ -17,6 +17,9 @@ pub struct Metrics {
     pub waiting: IntGauge,
     /// Failures of the watch.
     pub watch_failures: IntCounter,
+    /// Requests of the kubelet's for volumes, by operation (`publish`, `unpublish`) and outcome (`Done`,
+    /// `Refused`, or a cause).
+    pub volumes: IntCounterVec,
 }
 
 impl Metrics {
@@ -43,6 +46,11 @@ impl Metrics {
             )?,
             waiting: meters.gauge("waiting_pods", "Pods that wait for the redirection")?,
             watch_failures: meters.counter("watch_failures_total", "Failures of the watch")?,
+            volumes: meters.counters(
+                "volumes_total",
+                "Requests of the kubelet's for volumes",
+                &["operation", "outcome"],
+            )?,
             meters,
         })
     }

@@ -1,6 +1,7 @@
 //! Puts the parts together and runs them.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,20 +10,13 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
 use writ_service::{Admin, ServiceError, listen, signalled};
 
-use crate::Metrics;
 use crate::agent::Agent;
-use crate::args::Args;
+use crate::args::{Args, Switch};
+use crate::csi::{self, InNode, Plugin};
 use crate::enter::InNamespace;
 use crate::events::Events;
 use crate::process::Processes;
-
-/// What this program needs, by name and bit of the capability sets (capabilities(7)).
-pub const CAPABILITIES: [(&str, u32); 4] = [
-    ("NET_ADMIN", 12),
-    ("NET_RAW", 13),
-    ("SYS_PTRACE", 19),
-    ("SYS_ADMIN", 21),
-];
+use crate::{Metrics, NodeError};
 
 /// Why the node agent ended.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +33,18 @@ pub enum RunError {
     /// Logs, signals, metrics or the admin port.
     #[error(transparent)]
     Service(#[from] ServiceError),
+    /// A socket in the kubelet's folders cannot be made.
+    #[error("the socket {0}: {1}; check the volumes of the DaemonSet writ-node of the chart")]
+    Socket(PathBuf, io::Error),
+    /// The driver ended.
+    #[error("the CSI driver ended: {0}")]
+    Serve(String),
+    /// The driver cannot do its work.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// Every part is turned off.
+    #[error("nothing to do: leave --redirect off out, or name --workload-api")]
+    Nothing,
     /// The watch ended by itself.
     #[error("the watch of pods ended")]
     Ended,
@@ -49,21 +55,59 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`].
 pub async fn run(args: &Args) -> Result<(), RunError> {
+    if args.redirect == Switch::Off && args.workload_api.is_none() {
+        return Err(RunError::Nothing);
+    }
     let status = std::fs::read_to_string("/proc/self/status").map_err(RunError::Proc)?;
-    permitted(&status, std::process::id())?;
+    permitted(&status, std::process::id(), &args.capabilities())?;
+    let metrics = Arc::new(Metrics::new()?);
+    let listener = listen(args.admin_listen).await?;
+    let (listed, registered) = (Arc::default(), Arc::default());
+    let ready = readiness(args, &listed, &registered);
+    let counted = Arc::clone(&metrics);
+    tokio::spawn(Admin::new(ready, move || counted.text()).serve(listener));
+    tracing::info!(node = args.node, redirect = ?args.redirect, workload_api = ?args.workload_api, "node agent started");
+    tokio::select! {
+        ended = redirect(args, Arc::clone(&metrics), listed) => ended,
+        ended = bring_socket(args, metrics, registered) => ended,
+        ended = signalled() => ended.map_err(RunError::from),
+    }
+}
+
+/// Ready when every part is that was asked for.
+fn readiness(
+    args: &Args,
+    listed: &Arc<AtomicBool>,
+    registered: &Arc<AtomicBool>,
+) -> impl Fn() -> Result<(), String> + Send + Sync + use<> {
+    let mut parts = Vec::new();
+    if args.redirect == Switch::On {
+        parts.push((Arc::clone(listed), "this node's pods were not listed yet"));
+    }
+    if args.workload_api.is_some() {
+        parts.push((
+            Arc::clone(registered),
+            "the kubelet did not register the CSI driver yet",
+        ));
+    }
+    move || {
+        let missing = parts.iter().find(|(is, _)| !is.load(Ordering::Relaxed));
+        missing.map_or(Ok(()), |(_, what)| Err((*what).to_owned()))
+    }
+}
+
+/// Installs the redirection in pods that ask for it, where that is asked for.
+async fn redirect(
+    args: &Args,
+    metrics: Arc<Metrics>,
+    listed: Arc<AtomicBool>,
+) -> Result<(), RunError> {
+    if args.redirect == Switch::Off {
+        return std::future::pending().await;
+    }
     let client = Client::try_default()
         .await
         .map_err(|error| RunError::Kubernetes(error.to_string()))?;
-    let metrics = Arc::new(Metrics::new()?);
-    let listed = Arc::new(AtomicBool::new(false));
-    let listener = listen(args.admin_listen).await?;
-    let (seen, counted) = (Arc::clone(&listed), Arc::clone(&metrics));
-    let ready = move || {
-        let is = seen.load(Ordering::Relaxed);
-        is.then_some(())
-            .ok_or_else(|| "this node's pods were not listed yet".to_owned())
-    };
-    tokio::spawn(Admin::new(ready, move || counted.text()).serve(listener));
     let mut agent = Agent::new(
         args.node.clone(),
         args.repositories(),
@@ -81,16 +125,37 @@ pub async fn run(args: &Args) -> Result<(), RunError> {
         watcher::Config::default().fields(&of_this_node),
     )
     .default_backoff();
-    tracing::info!(node = args.node, "node agent started");
-    tokio::select! {
-        () = agent.follow(watch) => Err(RunError::Ended),
-        ended = signalled() => ended.map_err(RunError::from),
-    }
+    agent.follow(watch).await;
+    Err(RunError::Ended)
+}
+
+/// Brings pods SPIRE's socket, where that is asked for.
+async fn bring_socket(
+    args: &Args,
+    metrics: Arc<Metrics>,
+    registered: Arc<AtomicBool>,
+) -> Result<(), RunError> {
+    let Some(sockets) = &args.workload_api else {
+        return std::future::pending().await;
+    };
+    let mount = InNode::new(
+        "/proc/1/ns/mnt".into(),
+        sockets.clone(),
+        args.kubelet.clone(),
+    )?;
+    let plugin = Plugin {
+        node: args.node.clone(),
+        folders: args.folders(),
+        mount: Arc::new(mount),
+        metrics,
+        registered,
+    };
+    csi::serve(plugin).await
 }
 
 /// Whether this process may do its work, by the text of its `/proc/self/status` and its number. With a
 /// process namespace of its own it would be the first one, and see no other pod.
-fn permitted(status: &str, number: u32) -> Result<(), RunError> {
+fn permitted(status: &str, number: u32, needed: &[(&'static str, u32)]) -> Result<(), RunError> {
     if number == 1 {
         return Err(RunError::Lacking("hostPID"));
     }
@@ -100,7 +165,7 @@ fn permitted(status: &str, number: u32) -> Result<(), RunError> {
         .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
         .unwrap_or(0);
     let lacks = |bit: &u32| effective & (1 << bit) == 0;
-    match CAPABILITIES.iter().find(|(_, bit)| lacks(bit)) {
+    match needed.iter().find(|(_, bit)| lacks(bit)) {
         Some((name, _)) => Err(RunError::Lacking(name)),
         None => Ok(()),
     }
@@ -113,9 +178,16 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named_before_anything_is_tried() {
+        let needed = [
+            ("NET_ADMIN", 12),
+            ("NET_RAW", 13),
+            ("SYS_PTRACE", 19),
+            ("SYS_ADMIN", 21),
+        ];
         let all = "Name:\twrit-node\nCapEff:\t0000000000283000\n";
-        permitted(all, 4711).unwrap();
-        let lacking = |status: &str, number| permitted(status, number).unwrap_err().to_string();
+        permitted(all, 4711, &needed).unwrap();
+        let lacking =
+            |status: &str, number| permitted(status, number, &needed).unwrap_err().to_string();
         assert!(lacking(all, 1).starts_with("hostPID"));
         for (set, name) in [
             ("0000000000282000", "NET_ADMIN"),

@@ -24,6 +24,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+use k8s_openapi::api::storage::v1::CSIDriver;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -150,6 +151,7 @@ fn every_rendered_object_is_what_kubernetes_reads() {
                 "DaemonSet" => strictly::<DaemonSet>,
                 "Job" => strictly::<Job>,
                 "NetworkPolicy" => strictly::<NetworkPolicy>,
+                "CSIDriver" => strictly::<CSIDriver>,
                 "PodDisruptionBudget" => strictly::<PodDisruptionBudget>,
                 "Role" => strictly::<Role>,
                 "RoleBinding" => strictly::<RoleBinding>,

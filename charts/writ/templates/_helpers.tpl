@@ -46,7 +46,7 @@ before has as its first, so that pods admitted while the webhook's pods are repl
 {{/* Names in values.images of the images that this release runs, as JSON. */}}
 {{- define "writ.used" -}}
 {{- $used := list "sidecar" "init" "webhook" "operator" -}}
-{{- if eq .Values.redirect.by "node" }}{{ $used = append $used "node" }}{{ end -}}
+{{- if include "writ.nodeAgent" . }}{{ $used = append $used "node" }}{{ end -}}
 {{- if .Values.devChain.enabled }}{{ $used = append $used "devchain" }}{{ end -}}
 {{ $used | toJson }}
 {{- end }}
@@ -55,13 +55,33 @@ before has as its first, so that pods admitted while the webhook's pods are repl
 {{- define "writ.namespaces" -}}
 {{- $namespaces := list .Release.Namespace -}}
 {{- if include "writ.relayed" . }}{{ $namespaces = append $namespaces (include "writ.relayNamespace" . | trim) }}{{ end -}}
-{{- if eq .Values.redirect.by "node" }}{{ $namespaces = append $namespaces .Values.redirect.node.namespace }}{{ end -}}
+{{- if include "writ.nodeAgent" . }}{{ $namespaces = append $namespaces .Values.redirect.node.namespace }}{{ end -}}
 {{ uniq $namespaces | toJson }}
 {{- end }}
 
-{{/* csi or hostPath. */}}
+{{/* csi, node or hostPath. The development SPIRE brings no driver, so the node agent is one where it runs. */}}
 {{- define "writ.socketKind" -}}
-{{- .Values.spire.socket.kind | default (ternary "hostPath" "csi" .Values.spire.enabled) -}}
+{{- $development := ternary "node" "hostPath" (eq .Values.redirect.by "node") -}}
+{{- .Values.spire.socket.kind | default (ternary $development "csi" .Values.spire.enabled) -}}
+{{- end }}
+
+{{/* The CSI driver that brings the socket; empty with hostPath. */}}
+{{- define "writ.socketDriver" -}}
+{{- get (dict "csi" .Values.spire.socket.csiDriver "node" "workload-api.writ.dev") (include "writ.socketKind" .) -}}
+{{- end }}
+
+{{/* Not empty where there is a node agent. */}}
+{{- define "writ.nodeAgent" -}}
+{{- if or (eq .Values.redirect.by "node") (eq (include "writ.socketKind" .) "node") }}true{{ end -}}
+{{- end }}
+
+{{/* Folders of nodes that agents may not mount: those named, and what the socket's way makes worth protecting. */}}
+{{- define "writ.protectedPaths" -}}
+{{- $paths := .Values.sidecar.protectedPaths -}}
+{{- if eq (include "writ.socketKind" .) "node" -}}
+{{- $paths = concat $paths (list .Values.spire.socket.hostPath .Values.spire.socket.kubelet) -}}
+{{- end -}}
+{{- uniq $paths | join "," -}}
 {{- end }}
 
 {{/* Endpoints of the head witnesses of the Chain that is made here, as JSON. */}}
@@ -86,7 +106,7 @@ before has as its first, so that pods admitted while the webhook's pods are repl
 {{/* Namespace of relay and witnesses: the release's, where the socket comes by CSI. hostPath takes a namespace that is
 not `restricted`. */}}
 {{- define "writ.relayNamespace" -}}
-{{- $own := ternary .Release.Namespace "writ-relay" (eq (include "writ.socketKind" .) "csi") -}}
+{{- $own := ternary .Release.Namespace "writ-relay" (ne (include "writ.socketKind" .) "hostPath") -}}
 {{ .Values.relay.namespace | default $own }}
 {{- end }}
 
@@ -103,8 +123,8 @@ spiffe://{{ $root.Values.spire.trustDomain }}/ns/{{ include "writ.relayNamespace
 {{/* The volume with the Workload API's socket. */}}
 {{- define "writ.workloadApi" -}}
 - name: workload-api
-  {{- if eq (include "writ.socketKind" .) "csi" }}
-  csi: {driver: {{ .Values.spire.socket.csiDriver }}, readOnly: true}
+  {{- with include "writ.socketDriver" . }}
+  csi: {driver: {{ . }}, readOnly: true}
   {{- else }}
   hostPath: {path: {{ .Values.spire.socket.hostPath }}, type: Directory}
   {{- end }}
@@ -195,11 +215,11 @@ securityContext:
 {{- if and $needed (or (gt $needed $witnesses) (le (mul 2 $needed) $witnesses)) }}
 {{- fail (printf "\n\nchain.witnesses.needed: %d of %d; it must be more than half of the endpoints, at most all\n" $needed $witnesses) }}
 {{- end }}
-{{- if and (include "writ.relayed" .) (eq (include "writ.relayNamespace" .) .Release.Namespace) (ne (include "writ.socketKind" .) "csi") }}
+{{- if and (include "writ.relayed" .) (eq (include "writ.relayNamespace" .) .Release.Namespace) (eq (include "writ.socketKind" .) "hostPath") }}
 {{- fail "\n\nrelay.namespace: SPIRE's socket by hostPath takes a namespace of its own; leave relay.namespace out, or set relay.enabled=false\n" }}
 {{- end }}
 {{- if and .Values.spire.enabled (eq (include "writ.socketKind" .) "csi") }}
-{{- fail "\n\nspire.socket.kind: the development SPIRE brings no CSI driver; leave it out, or set hostPath\n" }}
+{{- fail "\n\nspire.socket.kind: the development SPIRE brings no CSI driver; leave it out, or set node or hostPath\n" }}
 {{- end }}
 {{- if and (eq .Values.webhook.certificates.source "cert-manager") (not .Values.webhook.certificates.issuer.name) }}
 {{- fail "\n\nwebhook.certificates.issuer.name: name the cert-manager issuer, or leave certificates.source at self\n" }}

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use kube::Client;
-use writ_operator::hooks::{HookError, Probe, Release, apply, check, try_out};
+use writ_operator::hooks::{HookError, Probe, Release, apply, check, stop, try_out};
 
 /// What the chart's hooks run.
 #[derive(Parser, Debug)]
@@ -33,6 +33,12 @@ enum Hook {
         /// Say what is left, and go on.
         #[arg(long)]
         force: bool,
+        /// Namespace of relay and witnesses, to end them first: the node agent brings their socket.
+        #[arg(long, value_name = "NAME")]
+        stop: Option<String>,
+        /// How many witnesses there are.
+        #[arg(long, default_value_t = 0, value_name = "NUMBER")]
+        witnesses: u32,
     },
     /// `helm test`: the installation answers, and an opted-in pod would get its sidecar.
     Test {
@@ -82,6 +88,8 @@ async fn run(hook: Hook) -> Result<String, HookError> {
             namespace,
             revision,
             force,
+            stop: of,
+            witnesses,
         } => {
             let release = Release {
                 name: release,
@@ -89,7 +97,11 @@ async fn run(hook: Hook) -> Result<String, HookError> {
                 revision,
                 force,
             };
-            check(&client, &release).await
+            let said = check(&client, &release).await?;
+            if let Some(namespace) = of {
+                stop(&client, &namespace, witnesses).await?;
+            }
+            Ok(said)
         }
         Hook::Test {
             namespace,

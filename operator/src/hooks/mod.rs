@@ -7,7 +7,7 @@ mod uninstall;
 
 pub use crds::apply;
 pub use test::{Probe, try_out};
-pub use uninstall::{Release, check};
+pub use uninstall::{Release, check, stop};
 
 /// Why a hook fails, in words for whoever runs helm.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +29,9 @@ pub enum HookError {
     /// Something of the installation does not work.
     #[error("{0}")]
     NotWorking(String),
+    /// Relays or witnesses are still there.
+    #[error("relays and witnesses in {0} do not end: see kubectl get pods -n {0}, and try again")]
+    NotEnded(String),
     /// Agents would be left.
     #[error("{0}")]
     AgentsLeft(String),

@@ -1,7 +1,11 @@
-//! Before an uninstallation: agents must not be left open without anybody saying so (M-53).
+//! Before an uninstallation: agents must not be left open without anybody saying so (M-53), and what has
+//! volumes of the node agent's ends while that is still there.
 
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
-use kube::api::ListParams;
+use kube::api::{DeleteParams, ListParams};
 use kube::{Api, Client, ResourceExt};
 use writ_api::{AgentPolicy, INJECT, INJECTED};
 
@@ -10,6 +14,9 @@ use super::{HookError, failed};
 /// Objects asked for at a time, and names told.
 const PAGE: u32 = 500;
 const TOLD: usize = 20;
+/// How long relays and witnesses may take to end, and how often they are looked at.
+const PATIENCE: Duration = Duration::from_secs(80);
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// The release that is to go.
 #[derive(Clone, Debug)]
@@ -42,6 +49,47 @@ struct Left {
 pub async fn check(client: &Client, release: &Release) -> Result<String, HookError> {
     let left = look(client).await?;
     say(&left, release)
+}
+
+/// Ends the relay and the witnesses in `namespace`. Where the node agent brings SPIRE's socket, no pod with
+/// it ends once the node agent is gone: the kubelet unmounts by it.
+///
+/// # Errors
+/// [`HookError::NotEnded`], or the API server does not answer.
+pub async fn stop(client: &Client, namespace: &str, witnesses: u32) -> Result<(), HookError> {
+    let relays: Api<StatefulSet> = Api::namespaced(client.clone(), namespace);
+    delete(&relays, "writ-relay").await?;
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
+    for index in 0..witnesses {
+        delete(&deployments, &format!("writ-witness-{index}")).await?;
+    }
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let ours = ListParams::default()
+        .labels("app.kubernetes.io/name=writ,app.kubernetes.io/component in (relay,witness)");
+    let gone = async {
+        loop {
+            let left = pods.list(&ours).await.map_err(failed("listing pods"))?;
+            if left.items.is_empty() {
+                return Ok(());
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    };
+    let late = |_| Err(HookError::NotEnded(namespace.to_owned()));
+    tokio::time::timeout(PATIENCE, gone)
+        .await
+        .unwrap_or_else(late)
+}
+
+async fn delete<K>(api: &Api<K>, name: &str) -> Result<(), HookError>
+where
+    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    match api.delete(name, &DeleteParams::background()).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(error) => Err(failed(format!("deleting {name}"))(error)),
+    }
 }
 
 async fn look(client: &Client) -> Result<Left, HookError> {

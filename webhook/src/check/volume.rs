@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::paths;
 use crate::names;
 use crate::refusal::{Code, Refusals};
-use crate::settings::{SPIFFE_DRIVER, Settings, SpireSocket};
+use crate::settings::{NODE_DRIVER, SPIFFE_DRIVER, Settings, SpireSocket};
 
 /// Kinds of volumes that a pod may have. Claims, and the drivers of a claim, are the cluster's.
 const KINDS: [&str; 10] = [
@@ -23,7 +23,7 @@ const KINDS: [&str; 10] = [
 ];
 
 /// Drivers that hand out SPIFFE identities, or the socket where they are to be had.
-const IDENTITY_DRIVERS: [&str; 2] = [SPIFFE_DRIVER, "spiffe.csi.cert-manager.io"];
+const IDENTITY_DRIVERS: [&str; 3] = [SPIFFE_DRIVER, NODE_DRIVER, "spiffe.csi.cert-manager.io"];
 
 pub(super) fn volumes(spec: &PodSpec, settings: &Settings, refusals: &mut Refusals) {
     for volume in spec.volumes.iter().flatten() {
@@ -85,7 +85,7 @@ pub(super) fn is_sidecars(name: &str, settings: &Settings) -> bool {
     name == settings.config || name.starts_with(names::CONFIG_PREFIX)
 }
 
-/// SPIFFE's own driver may be in the cluster also where sidecars get the socket another way.
+/// SPIFFE's driver and ours may be in the cluster also where sidecars get the socket another way.
 fn mounts_workload_api(driver: &str, settings: &Settings) -> bool {
     let ours = matches!(&settings.spire, SpireSocket::Csi(ours) if ours == driver);
     ours || IDENTITY_DRIVERS.contains(&driver)
@@ -169,18 +169,24 @@ mod tests {
             spire: SpireSocket::HostPath("/run/spire/sockets".to_owned()),
             ..Settings::default()
         };
-        let pod: PodSpec = serde_json::from_value(serde_json::json!({
-            "containers": [],
-            "volumes": [{"name": "v", "csi": {"driver": "csi.spiffe.io"}}],
-        }))
-        .unwrap();
-        for settings in [from_node, Settings::default()] {
-            let mut refusals = Refusals::default();
-            volumes(&pod, &settings, &mut refusals);
-            assert!(
-                refusals.to_string().contains("[identity-socket]"),
-                "{refusals}"
-            );
+        let by_own_driver = Settings {
+            spire: SpireSocket::Csi("workload-api.writ.dev".to_owned()),
+            ..Settings::default()
+        };
+        for settings in [from_node, by_own_driver, Settings::default()] {
+            for driver in ["csi.spiffe.io", "workload-api.writ.dev"] {
+                let pod: PodSpec = serde_json::from_value(serde_json::json!({
+                    "containers": [],
+                    "volumes": [{"name": "v", "csi": {"driver": driver}}],
+                }))
+                .unwrap();
+                let mut refusals = Refusals::default();
+                volumes(&pod, &settings, &mut refusals);
+                assert!(
+                    refusals.to_string().contains("[identity-socket]"),
+                    "{driver}: {refusals}"
+                );
+            }
         }
     }
 
