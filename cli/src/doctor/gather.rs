@@ -21,6 +21,7 @@ use kube::client::Body;
 use serde_json::Value;
 use writ_api::{AgentPolicy, Chain, SIDECAR};
 
+use super::identity::DRIVERS;
 use crate::cluster::{Ask, Cluster};
 use crate::error::CliError;
 use crate::status::config_map;
@@ -50,7 +51,8 @@ pub struct Facts {
     /// The only namespace that policies and pods are of.
     pub only: Option<String>,
     pub crds: Looked<Vec<CustomResourceDefinition>>,
-    pub driver: Looked<Option<CSIDriver>>,
+    /// Which of the drivers are there that bring the Workload API's socket.
+    pub drivers: Looked<Vec<&'static str>>,
     /// `None`: the kind is not there.
     pub identities: Looked<Option<Vec<DynamicObject>>>,
     pub mutating: Looked<Vec<MutatingWebhookConfiguration>>,
@@ -109,7 +111,7 @@ pub async fn gather(cluster: &Cluster, system: &str, pod: Option<&str>) -> Resul
         now: now(),
         only: only.map(str::to_owned),
         crds: looked(cluster.list_cluster().await)?,
-        driver: looked(cluster.get_cluster("csi.spiffe.io").await)?,
+        drivers: looked(drivers(cluster).await)?,
         identities: looked(identities(cluster).await)?,
         mutating: looked(cluster.list_cluster().await)?,
         validating: looked(cluster.list_cluster().await)?,
@@ -191,6 +193,15 @@ async fn get(cluster: &Cluster, path: &str, ask: &Ask) -> Result<Answer, CliErro
         text: String::from_utf8_lossy(&bytes).into_owned(),
         ahead,
     })
+}
+
+async fn drivers(cluster: &Cluster) -> Result<Vec<&'static str>, CliError> {
+    let mut found = Vec::new();
+    for driver in DRIVERS {
+        let object: Option<CSIDriver> = cluster.get_cluster(driver.name).await?;
+        found.extend(object.map(|_| driver.name));
+    }
+    Ok(found)
 }
 
 async fn identities(cluster: &Cluster) -> Result<Option<Vec<DynamicObject>>, CliError> {

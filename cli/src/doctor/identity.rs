@@ -7,7 +7,27 @@ use writ_api::INJECTED;
 use super::finding::{Area, Finding};
 use super::gather::{Facts, Looked};
 
-const DRIVER: &str = "csi.spiffe.io";
+/// A CSI driver that brings the Workload API's socket.
+pub struct Driver {
+    /// Its name in pods' volumes.
+    pub name: &'static str,
+    whose: &'static str,
+    fix: &'static str,
+}
+
+/// Those that sidecars may get it by.
+pub const DRIVERS: [Driver; 2] = [
+    Driver {
+        name: "csi.spiffe.io",
+        whose: "SPIFFE's CSI driver",
+        fix: "install spiffe-csi-driver; or let sidecars get the socket by hostPath (chart: spire.socket.kind)",
+    },
+    Driver {
+        name: "workload-api.writ.dev",
+        whose: "the node agent's CSI driver",
+        fix: "install the node agent again until those pods are gone (chart: spire.socket.kind node)",
+    },
+];
 const SELECTOR: &str = "k8s:container-name:writ-sidecar";
 
 pub fn check(facts: &Facts, into: &mut Vec<Finding>) {
@@ -15,10 +35,14 @@ pub fn check(facts: &Facts, into: &mut Vec<Finding>) {
         name: "identity",
         into,
     };
-    match area.seen(&facts.driver) {
-        Some(Some(_)) => area.ok(format!("SPIFFE's CSI driver is installed ({DRIVER})")),
-        Some(None) => without_driver(facts, &mut area),
-        None => {}
+    if let Some(found) = area.seen(&facts.drivers) {
+        for driver in &DRIVERS {
+            if found.contains(&driver.name) {
+                area.ok(format!("{} is installed ({})", driver.whose, driver.name));
+            } else {
+                without_driver(driver, !found.is_empty(), facts, &mut area);
+            }
+        }
     }
     let Some(identities) = area.seen(&facts.identities) else {
         return;
@@ -79,8 +103,8 @@ pub fn check(facts: &Facts, into: &mut Vec<Finding>) {
     }
 }
 
-/// Sidecars may get the Workload API's socket by hostPath.
-fn without_driver(facts: &Facts, area: &mut Area<'_>) {
+/// Sidecars may get the Workload API's socket by hostPath, or by another driver.
+fn without_driver(driver: &Driver, another: bool, facts: &Facts, area: &mut Area<'_>) {
     let Looked::Seen(pods) = &facts.pods else {
         return;
     };
@@ -91,17 +115,20 @@ fn without_driver(facts: &Facts, area: &mut Area<'_>) {
     let by_driver = |pod: &&Pod| {
         let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
         let mut drivers = volumes.filter_map(|v| Some(v.csi.as_ref()?.driver.as_str()));
-        drivers.any(|driver| driver == DRIVER)
+        drivers.any(|name| name == driver.name)
     };
-    let fix = "install spiffe-csi-driver; or let sidecars get the socket by hostPath (chart: spire.socket.kind)";
+    let Driver { name, whose, fix } = driver;
+    let first = DRIVERS.first().is_some_and(|first| first.name == *name);
     match (sidecars().filter(by_driver).count(), sidecars().count()) {
-        (0, 0) => area.warn(format!("SPIFFE's CSI driver is not installed ({DRIVER})"), fix),
+        // Nobody misses a driver where there is another one, and one word on it is enough.
+        (0, _) if another || !first => {}
+        (0, 0) => area.warn(format!("{whose} is not installed ({name})"), *fix),
         (0, _) => area.ok(format!(
-            "SPIFFE's CSI driver is not installed ({DRIVER}), and sidecars get the socket without it"
+            "{whose} is not installed ({name}), and sidecars get the socket without it"
         )),
         (waiting, _) => area.fail(
-            format!("SPIFFE's CSI driver is not installed ({DRIVER}), and {waiting} pods wait for it"),
-            fix,
+            format!("{whose} is not installed ({name}), and {waiting} pods wait for it"),
+            *fix,
         ),
     }
 }

@@ -229,6 +229,9 @@ fn hint(reason: &str, message: &str) -> &'static str {
         "FailedMount" if message.contains("csi.spiffe.io") => {
             "install SPIFFE's CSI driver on this node, or use hostPath (chart: spire.socket.kind)"
         }
+        "FailedMount" if message.contains("workload-api.writ.dev") => {
+            "the node agent brings it: kubectl get pods -n writ-node -o wide"
+        }
         "FailedCreate" | "FailedAdmission" => "the message says what to change in the pod",
         _ => "see kubectl describe pod",
     }
