@@ -8,11 +8,11 @@
     clippy::unwrap_used
 )]
 
-use k8s_openapi::api::core::v1::{Event, Namespace};
+use k8s_openapi::api::core::v1::{Event, Namespace, Pod as Object};
 use kube::Api;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
-use writ_e2e::{Pod, Stage, agent_pod, peer_pod, play, until};
+use writ_e2e::{Pod, Stage, agent_pod, peer_pod, play, play_alone, until};
 
 const ECHO: u16 = 443;
 const WAYS_OUT: [&str; 4] = ["udp v4", "udp v6", "tcp v4", "tcp v6"];
@@ -157,42 +157,136 @@ fn restricted(steps: &Value) -> Value {
     pod
 }
 
-/// With the CSI driver the pod is admitted and acts. By hostPath, as the development SPIRE has its
-/// socket, that volume is all that Pod Security finds.
+/// The agents' namespace takes restricted pods alone.
+async fn restrict(stage: &Stage) {
+    let namespaces: Api<Namespace> = Api::all(stage.client());
+    let label = json!({"metadata": {"labels":
+        {"pod-security.kubernetes.io/enforce": "restricted"}}});
+    let (how, label) = (PatchParams::default(), Patch::Merge(&label));
+    let labelled = namespaces.patch(&stage.agents, &how, &label).await;
+    labelled.expect("a namespace that is labelled");
+}
+
+/// What the node has mounted for a pod's CSI volumes.
+async fn mounts(stage: &Stage, looker: &str, arguments: &[&str]) -> Vec<Value> {
+    let words = [&["/peer/mounts.py"], arguments].concat();
+    let mut pod = peer_pod(looker, &words);
+    pod["spec"]["hostPID"] = json!(true);
+    pod["spec"]["containers"][0]["securityContext"] = json!({"privileged": true, "runAsUser": 0});
+    let pod = stage.create(&stage.outside, pod).await;
+    pod.result("mounts").await["seen"]
+        .as_array()
+        .unwrap()
+        .clone()
+}
+
+fn uid(agent: &Pod) -> String {
+    agent.admitted.metadata.uid.clone().expect("a uid")
+}
+
 #[test]
-fn a_restricted_namespace_takes_agents_whose_socket_comes_from_the_driver() {
+fn a_restricted_namespace_takes_agents_that_act_and_their_volume_goes_with_them() {
     play("restricted", async |stage| {
         let attempts = Attempts::new(stage).await;
-        let namespaces: Api<Namespace> = Api::all(stage.client());
-        let label = json!({"metadata": {"labels":
-            {"pod-security.kubernetes.io/enforce": "restricted"}}});
-        namespaces
-            .patch(
-                &stage.agents,
-                &PatchParams::default(),
-                &Patch::Merge(&label),
-            )
+        restrict(stage).await;
+        // What Pod Security would refuse it does refuse here.
+        let bare = agent_pod("bare", &json!([]));
+        let refused = stage
+            .try_create(&stage.agents, bare)
             .await
-            .expect("a namespace that is labelled");
-        let pod = restricted(&attempts.steps);
-        match stage.try_create(&stage.agents, pod).await {
-            Ok(agent) => attempts.only_the_allowed(&agent).await,
-            Err(error) => {
-                let told = error.to_string();
-                let (_, found) = told.split_once("violates PodSecurity").expect(&told);
-                assert!(found.contains("volume \"writ-spire\""), "{told}");
-                assert!(found.contains("hostPath"), "{told}");
-                for other in [
-                    "container",
-                    "apabilities",
-                    "runAs",
-                    "seccomp",
-                    "rivilege",
-                    "volumes \"",
-                ] {
-                    assert!(!found.contains(other), "{told}");
-                }
-            }
+            .err()
+            .expect("a refusal");
+        assert!(
+            refused.to_string().contains("violates PodSecurity"),
+            "{refused}"
+        );
+
+        let agent = stage
+            .create(&stage.agents, restricted(&attempts.steps))
+            .await;
+        attempts.only_the_allowed(&agent).await;
+        let pod = serde_json::to_value(&agent.admitted).unwrap();
+        let volumes = pod["spec"]["volumes"].as_array().unwrap();
+        let spire = volumes
+            .iter()
+            .find(|volume| volume["name"] == "writ-spire")
+            .unwrap();
+        assert_eq!(spire["csi"]["driver"], "workload-api.writ.dev");
+        let found = mounts(stage, "mounted", &[&uid(&agent)]).await;
+        let [mount] = found.as_slice() else {
+            panic!("one mount: {found:?}");
+        };
+        let options = mount["options"].as_array().unwrap();
+        for option in ["ro", "nosuid", "nodev", "noexec"] {
+            assert!(options.contains(&json!(option)), "{mount}");
+        }
+        agent.delete().await;
+        let left = mounts(stage, "unmounted", &[&uid(&agent), "empty"]).await;
+        assert_eq!(left, Vec::<Value>::new());
+    });
+}
+
+/// Pods of the node agent that are ready and not on their way out.
+async fn node_agents(stage: &Stage) -> Vec<String> {
+    let api: Api<Object> = Api::namespaced(stage.client(), "writ-node");
+    let pods = api.list(&ListParams::default()).await.expect("pods").items;
+    let ready = |pod: &Object| {
+        let conditions = pod
+            .status
+            .iter()
+            .flat_map(|status| status.conditions.iter().flatten());
+        let mut ready = conditions.filter(|c| c.type_ == "Ready" && c.status == "True");
+        pod.metadata.deletion_timestamp.is_none() && ready.next().is_some()
+    };
+    let uids = pods.into_iter().filter(ready);
+    uids.filter_map(|pod| pod.metadata.uid).collect()
+}
+
+#[test]
+fn agents_act_on_while_the_node_agent_starts_anew_and_new_ones_start_after() {
+    play_alone("anew", async |stage| {
+        let attempts = Attempts::new(stage).await;
+        restrict(stage).await;
+        let load = json!([{"name": "load", "do": "load", "every": 0.5,
+            "url": stage.payments("/v1/accounts/A-1/balance")}]);
+        let agent = stage.create(&stage.agents, restricted(&load)).await;
+        let answers = async |from: f64| {
+            let said = agent
+                .said()
+                .await
+                .into_iter()
+                .filter(|line| line["step"] == "load");
+            let later = said.filter(|line| line["at"].as_f64().unwrap() > from);
+            later
+                .filter(|line| line["status"] == 200)
+                .map(|line| line["at"].as_f64().unwrap())
+                .next_back()
+        };
+        let before = until("the agent acts", async || answers(0.0).await).await;
+
+        let first = node_agents(stage).await;
+        assert_ne!(first, Vec::<String>::new());
+        let pods: Api<Object> = Api::namespaced(stage.client(), "writ-node");
+        pods.delete_collection(&DeleteParams::default(), &ListParams::default())
+            .await
+            .expect("the node agents are deleted");
+        until("another node agent is ready on every node", async || {
+            let now = node_agents(stage).await;
+            (now.len() == first.len() && now.iter().all(|uid| !first.contains(uid))).then_some(())
+        })
+        .await;
+        let after = until("the agent acts on", async || answers(before + 2.0).await).await;
+        assert!(after > before);
+        assert_eq!(mounts(stage, "mounted", &[&uid(&agent)]).await.len(), 1);
+
+        let mut other = restricted(&attempts.steps);
+        other["metadata"]["name"] = json!("other");
+        let other = stage.create(&stage.agents, other).await;
+        attempts.only_the_allowed(&other).await;
+        for (agent, looker) in [(&agent, "first-unmounted"), (&other, "other-unmounted")] {
+            agent.delete().await;
+            let left = mounts(stage, looker, &[&uid(agent), "empty"]).await;
+            assert_eq!(left, Vec::<Value>::new());
         }
     });
 }

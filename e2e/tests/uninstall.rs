@@ -85,6 +85,15 @@ fn an_uninstallation_is_refused_while_agents_run_and_leaves_nothing_open_after()
             "{}",
             String::from_utf8_lossy(&done.stderr)
         );
+        // What had its socket from the node agent ended too, which takes the node agent.
+        let pods: Api<Object> = Api::all(stage.client());
+        let ours =
+            "app.kubernetes.io/name=writ,app.kubernetes.io/component in (relay,witness,node)";
+        let ours = ListParams::default().labels(ours);
+        until("relays, witnesses and node agents are gone", async || {
+            pods.list(&ours).await.ok()?.items.is_empty().then_some(())
+        })
+        .await;
         // What is still opted in does not come back without a sidecar; what is not is left alone.
         let bare = stage
             .try_create(&stage.agents, agent_pod("bare", &json!([])))
