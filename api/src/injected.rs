@@ -16,6 +16,8 @@ pub const INIT: &str = "writ-init";
 pub const INIT_BY_NODE: [&str; 3] = ["init", "--by", "node"];
 /// The sidecar: the injected container that decides.
 pub const SIDECAR: &str = "writ-sidecar";
+/// The node agent's CSI driver, by which the sidecar may get SPIRE's socket.
+pub const NODE_DRIVER: &str = "workload-api.writ.dev";
 /// Volume with the sidecar's configuration.
 pub const CONFIG_VOLUME: &str = "writ-config";
 

@@ -27,7 +27,8 @@ pub use chain::{
 pub use crds::{GROUP, VERSION, crds, to_yaml};
 pub use injected::{
     CONFIG_VOLUME, FIRST_UID, INIT, INIT_BY_NODE, INIT_UID, INJECTED, INJECTED_VERSION, LAST_UID,
-    REDIRECT, REDIRECT_BY_NODE, SIDECAR, bare_capability, drawn_uid, is_addable, is_reserved,
+    NODE_DRIVER, REDIRECT, REDIRECT_BY_NODE, SIDECAR, bare_capability, drawn_uid, is_addable,
+    is_reserved,
 };
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 pub use names::{

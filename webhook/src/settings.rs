@@ -5,8 +5,6 @@ use writ_redirect::{Ipv6, Ports};
 
 /// CSI driver of the SPIFFE project, which mounts the Workload API's socket.
 pub const SPIFFE_DRIVER: &str = "csi.spiffe.io";
-/// CSI driver of the node agent, which does the same.
-pub const NODE_DRIVER: &str = "workload-api.writ.dev";
 
 /// How the socket of the SPIFFE Workload API gets into the sidecar.
 #[derive(Clone, Debug, PartialEq, Eq)]

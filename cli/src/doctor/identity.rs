@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use writ_api::INJECTED;
+use writ_api::{INJECTED, NODE_DRIVER};
 
 use super::finding::{Area, Finding};
 use super::gather::{Facts, Looked};
@@ -23,7 +23,7 @@ pub const DRIVERS: [Driver; 2] = [
         fix: "install spiffe-csi-driver; or let sidecars get the socket by hostPath (chart: spire.socket.kind)",
     },
     Driver {
-        name: "workload-api.writ.dev",
+        name: NODE_DRIVER,
         whose: "the node agent's CSI driver",
         fix: "install the node agent again until those pods are gone (chart: spire.socket.kind node)",
     },

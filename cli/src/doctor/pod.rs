@@ -3,7 +3,9 @@
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use writ_api::{AgentPolicy, CONFIG_VOLUME, INIT, INJECTED, INJECTED_VERSION, SIDECAR};
+use writ_api::{
+    AgentPolicy, CONFIG_VOLUME, INIT, INJECTED, INJECTED_VERSION, NODE_DRIVER, SIDECAR,
+};
 
 use super::cluster::clock;
 use super::finding::{Area, Finding};
@@ -229,7 +231,7 @@ fn hint(reason: &str, message: &str) -> &'static str {
         "FailedMount" if message.contains("csi.spiffe.io") => {
             "install SPIFFE's CSI driver on this node, or use hostPath (chart: spire.socket.kind)"
         }
-        "FailedMount" if message.contains("workload-api.writ.dev") => {
+        "FailedMount" if message.contains(NODE_DRIVER) => {
             "the node agent brings it: kubectl get pods -n writ-node -o wide"
         }
         "FailedCreate" | "FailedAdmission" => "the message says what to change in the pod",

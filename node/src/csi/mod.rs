@@ -39,7 +39,7 @@ pub mod pluginregistration {
 }
 
 /// The driver's name, in pods' volumes and in the CSIDriver of the chart.
-pub const DRIVER: &str = "workload-api.writ.dev";
+pub use writ_api::NODE_DRIVER as DRIVER;
 
 /// What is asked for is none of the driver's volumes, or names a place that is not a volume's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -2,11 +2,12 @@
 
 use k8s_openapi::api::core::v1::{PodSpec, Volume};
 use serde_json::Value;
+use writ_api::NODE_DRIVER;
 
 use super::paths;
 use crate::names;
 use crate::refusal::{Code, Refusals};
-use crate::settings::{NODE_DRIVER, SPIFFE_DRIVER, Settings, SpireSocket};
+use crate::settings::{SPIFFE_DRIVER, Settings, SpireSocket};
 
 /// Kinds of volumes that a pod may have. Claims, and the drivers of a claim, are the cluster's.
 const KINDS: [&str; 10] = [
