@@ -93,6 +93,7 @@ pub async fn run(args: &Args) -> Result<(), RunError> {
         listener,
         server::tls(Arc::clone(&current) as _)?,
         reviews,
+        stop.clone(),
         closed.clone(),
         tasks.clone(),
     ));

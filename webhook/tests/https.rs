@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use http::{Request, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use rustls::client::WebPkiServerVerifier;
 use rustls::time_provider::TimeProvider;
@@ -120,6 +121,7 @@ struct Webhook {
     port: u16,
     current: Arc<Current>,
     metrics: Arc<Metrics>,
+    leaving: CancellationToken,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -142,12 +144,14 @@ impl Webhook {
             random: Arc::new(ring::rand::SystemRandom::new()),
             metrics: Arc::clone(&metrics),
         });
-        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let (leaving, stop) = (CancellationToken::new(), CancellationToken::new());
+        let tasks = TaskTracker::new();
         let tls = server::tls(Arc::clone(&current) as _).unwrap();
         tasks.spawn(server::serve(
             listener,
             tls,
             reviews,
+            leaving.clone(),
             stop.clone(),
             tasks.clone(),
         ));
@@ -155,6 +159,7 @@ impl Webhook {
             port,
             current,
             metrics,
+            leaving,
             stop,
             tasks,
         }
@@ -167,6 +172,17 @@ impl Webhook {
         now: u64,
         request: Request<Full<Bytes>>,
     ) -> Result<(StatusCode, Bytes), String> {
+        let response = self.answer(bundle, now, request).await?;
+        let (parts, body) = response.into_parts();
+        Ok((parts.status, body.collect().await.unwrap().to_bytes()))
+    }
+
+    async fn answer(
+        &self,
+        bundle: &str,
+        now: u64,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, String> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = rustls::RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(bundle.as_bytes()) {
@@ -189,12 +205,7 @@ impl Webhook {
             .await
             .unwrap();
         tokio::spawn(connection);
-        let response = sender.send_request(request).await.unwrap();
-        let status = response.status();
-        Ok((
-            status,
-            response.into_body().collect().await.unwrap().to_bytes(),
-        ))
+        Ok(sender.send_request(request).await.unwrap())
     }
 
     async fn trusted(&self, bundle: &str, now: u64) -> bool {
@@ -219,6 +230,23 @@ fn review(operation: &str, sub: &str, name: &str, object: &Value) -> String {
 fn pod() -> Value {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "agent"},
         "spec": {"containers": [{"name": "agent", "image": "a"}]}})
+}
+
+#[tokio::test]
+async fn from_when_it_is_told_to_end_reviews_are_answered_and_their_connections_given_up() {
+    let (webhook, cluster) = (Webhook::start().await, Cluster::default());
+    let certified = rotation(&cluster).tick(START).await.unwrap().unwrap();
+    webhook.current.set(certified);
+    let bundle = cluster.bundle.lock().unwrap().clone();
+    let ask = async || {
+        let asked = post("/mutate", review("CREATE", "", "agent", &pod()));
+        let answer = webhook.answer(&bundle, START, asked).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        answer.headers().get("connection").cloned()
+    };
+    assert_eq!(ask().await, None);
+    webhook.leaving.cancel();
+    assert_eq!(ask().await.unwrap(), "close");
 }
 
 #[tokio::test]

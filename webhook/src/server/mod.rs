@@ -6,7 +6,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Request;
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -48,26 +49,36 @@ pub fn tls(
     Ok(Arc::new(config))
 }
 
-/// Answers reviews until `stop`, then ends what is open.
+/// Answers reviews until `stop`, then ends what is open. From `leaving` on each answer is its connection's last: API
+/// servers speak HTTP/1.1 to webhooks, and a review that is sent as its connection ends would fail.
 pub async fn serve(
     listener: TcpListener,
     tls: Arc<rustls::ServerConfig>,
     reviews: Arc<Reviews>,
+    leaving: CancellationToken,
     stop: CancellationToken,
     tasks: TaskTracker,
 ) {
     let acceptor = TlsAcceptor::from(tls);
     accept(&listener, &stop.clone(), |stream, permit| {
         let (acceptor, reviews) = (acceptor.clone(), Arc::clone(&reviews));
-        let stop = stop.clone();
+        let (leaving, stop) = (leaving.clone(), stop.clone());
         tasks.spawn(async move {
             let _permit = permit;
             let Ok(Ok(stream)) = tokio::time::timeout(HEAD, acceptor.accept(stream)).await else {
                 return;
             };
             connection(stream, &stop, move |request| {
-                let reviews = Arc::clone(&reviews);
-                async move { reviews.answer(request, REVIEW).await }
+                let (reviews, leaving) = (Arc::clone(&reviews), leaving.clone());
+                async move {
+                    let has_fields_for_it = request.version() < Version::HTTP_2;
+                    let mut answer = reviews.answer(request, REVIEW).await;
+                    if has_fields_for_it && leaving.is_cancelled() {
+                        let close = HeaderValue::from_static("close");
+                        answer.headers_mut().insert(CONNECTION, close);
+                    }
+                    answer
+                }
             })
             .await;
         });
