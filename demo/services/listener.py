@@ -9,6 +9,7 @@ import json
 import selectors
 import socket
 import sys
+import threading
 
 LOG = sys.argv[1]
 ECHO_REQUEST = {socket.AF_INET: 8, socket.AF_INET6: 128}
@@ -36,10 +37,20 @@ def watch(kind: str, family: int, port: int) -> None:
     chosen.register(at, selectors.EVENT_READ, (kind, family, port))
 
 
+def hang_up(connection: socket.socket) -> None:
+    """Once something was said: who is hung up on before that cannot tell it from not being let in."""
+    connection.settimeout(5)
+    try:
+        connection.recv(65536)
+    except OSError:
+        pass
+    connection.close()
+
+
 def handle(at: socket.socket, kind: str, family: int, port: int) -> None:
     if kind == "tcp":
         connection, sender = at.accept()
-        connection.close()
+        threading.Thread(target=hang_up, args=(connection,), daemon=True).start()
     else:
         packet, sender = at.recvfrom(2048)
         if kind == "icmp":
