@@ -28,8 +28,11 @@ pub const MAX_BODY: usize = 8 << 20;
 const MAX_CONNECTIONS: usize = 512;
 /// Most requests that one connection may have open.
 const MAX_STREAMS: u32 = 128;
-/// How long a caller may take for its handshake, and for a request's head.
+/// How long a caller may take for its handshake, and then for its first request's head.
 const HEAD: Duration = Duration::from_secs(5);
+/// How long a connection may be without a request after that. API servers give theirs up after 90 s; if we
+/// were first, a review sent at that moment would fail, and with it somebody's pod.
+const IDLE: Duration = Duration::from_secs(150);
 /// How long one review may take, its body included. The API server waits at most 30 s.
 const REVIEW: Duration = Duration::from_secs(8);
 
@@ -121,7 +124,10 @@ where
     F: Fn(Request<Incoming>) -> A + Clone + Send + 'static,
     A: Future<Output = Answer> + Send + 'static,
 {
+    let asked = CancellationToken::new();
+    let first = asked.clone();
     let service = service_fn(move |request| {
+        first.cancel();
         let answer = answer.clone();
         async move { Ok::<_, std::convert::Infallible>(answer(request).await) }
     });
@@ -129,7 +135,8 @@ where
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
+        // It counts from the answer before, and is the only limit that there is on waiting for a request.
+        .header_read_timeout(IDLE)
         .max_buf_size(64 << 10)
         .http2()
         .timer(TokioTimer::new())
@@ -138,8 +145,14 @@ where
         .keep_alive_interval(Duration::from_secs(30));
     let served = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(served);
+    let silent = async {
+        if tokio::time::timeout(HEAD, asked.cancelled()).await.is_ok() {
+            std::future::pending::<()>().await;
+        }
+    };
     let ended = tokio::select! {
         ended = served.as_mut() => ended,
+        () = silent => return,
         () = stop.cancelled() => {
             served.as_mut().graceful_shutdown();
             served.await
@@ -147,5 +160,58 @@ where
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "connection ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
+    use http::StatusCode;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::time::Instant;
+    use writ_service::admin::text;
+
+    use super::*;
+
+    fn served() -> DuplexStream {
+        let (near, far) = duplex(4096);
+        tokio::spawn(async move {
+            let answer = |_| async { text(StatusCode::OK, "seen") };
+            connection(far, &CancellationToken::new(), answer).await;
+        });
+        near
+    }
+
+    async fn ask(connection: &mut DuplexStream) {
+        let request = b"POST /mutate HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n";
+        connection.write_all(request).await.unwrap();
+        let mut answer = String::new();
+        while !answer.ends_with("seen") {
+            let byte = connection.read_u8().await.unwrap();
+            answer.push(char::from(byte));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_the_api_server_that_gives_an_idle_connection_up() {
+        let mut connection = served();
+        ask(&mut connection).await;
+        // As long as Go's clients keep one.
+        tokio::time::sleep(Duration::from_secs(90)).await;
+        ask(&mut connection).await;
+        tokio::time::sleep(IDLE * 2).await;
+        assert_eq!(connection.read(&mut [0]).await.unwrap(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_never_asks_is_let_go_soon() {
+        for said in ["", "P", "POST /mutate HTTP/1.1\r\nhost"] {
+            let (mut connection, began) = (served(), Instant::now());
+            connection.write_all(said.as_bytes()).await.unwrap();
+            assert_eq!(connection.read(&mut [0]).await.unwrap(), 0);
+            assert!(began.elapsed() <= HEAD * 2, "{said}");
+        }
     }
 }
