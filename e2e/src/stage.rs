@@ -171,6 +171,22 @@ impl Stage {
         self.opt_in_namespace(&self.agents, value).await;
     }
 
+    /// Waits until the API server, which watches namespaces too, knows of the agents' opting in.
+    pub async fn opted_in(&self) {
+        let api: Api<k8s_openapi::api::core::v1::Pod> =
+            Api::namespaced(self.client(), &self.agents);
+        let pod = serde_json::from_value(crate::agent_pod("tried", &json!([]))).expect("a pod");
+        let dry = PostParams {
+            dry_run: true,
+            ..PostParams::default()
+        };
+        until("pods get sidecars", async || {
+            let made = api.create(&dry, &pod).await.ok()?;
+            made.spec?.init_containers.map(drop)
+        })
+        .await;
+    }
+
     async fn opt_in_namespace(&self, namespace: &str, value: Option<&str>) {
         let api: Api<Namespace> = Api::all(self.client());
         let change = json!({"metadata": {"labels": {"writ.dev/inject": value}}});

@@ -20,6 +20,7 @@ fn a_pod_older_than_its_namespaces_opting_in_is_told_in_status_and_metrics() {
         assert_eq!(old.containers(), ["peer"]);
         old.ready().await;
         stage.opt_in(Some("enabled")).await;
+        stage.opted_in().await;
         let young = stage.start_agent(json!([])).await;
         assert!(young.containers().contains(&"writ-sidecar".to_owned()));
 
