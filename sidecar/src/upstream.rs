@@ -22,8 +22,10 @@ use writ_sae::VerifyKey;
 
 use crate::body::Body;
 
-/// An idle HTTP/1.1 connection older than this is closed rather than used.
-const IDLE_LIFETIME: Duration = Duration::from_secs(20);
+/// An idle HTTP/1.1 connection older than this is closed rather than used. Less than servers keep theirs (5 s is what
+/// common ones have, a PEP of ours twice that): a request sent as the target closes its connection may or may not
+/// have been acted on, and is refused with `target-broke`.
+const IDLE_LIFETIME: Duration = Duration::from_secs(4);
 
 /// Most distinct targets with pooled connections.
 const MAX_TARGETS: usize = 256;
