@@ -52,6 +52,7 @@ def section(raw: dict) -> str:
         row(f"AgentRevocation created, until the last of {raw['pods']} sidecars refused", last, PUSHED_S),
         row("the same, until each refused", each, PUSHED_S),
         row("guardian's transaction sent, operator and relay stopped, until the last refused", alone, None)]
+    by_push = sum(pod["code"] == "revocation-pushed" for run in raw["pushed"] for pod in run)
     over = [max(0, run["last_allowed_in"] - run["block"]) for run in raw["alone"]]
     counts = ", ".join(f"{blocks} block{'s' * (blocks != 1)} after it {over.count(blocks)} times" if blocks else
                        f"in it {over.count(0)} times" for blocks in sorted(set(over)))
@@ -60,8 +61,8 @@ def section(raw: dict) -> str:
         f"{'kept' if max(over) <= BLOCKS else '**over**'}; the last action that was still allowed ended {counts}.", "",
         f"Every pod acts each {raw['every']:g} s, so that a refusal is seen up to so much later than it came into force. "
         "A percentile of fewer runs than a hundred is the largest of them or near it. By push: "
-        f"{sum(pod['code'] == 'revocation-pushed' for run in raw['pushed'] for pod in run)} of {len(each)} first refusals; "
-        "the others were by the chain's state, which was there first.", "",
+        f"{by_push} of {len(each)} first refusals"
+        f"{'.' if by_push == len(each) else '; the others were by the state of the chain, which was there first.'}", "",
         "[Raw data](benchmarks/cluster.json); made by `scripts/bench-cluster`."]
     return "\n".join(lines)
 
