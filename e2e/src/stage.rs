@@ -154,6 +154,21 @@ impl Stage {
             .await
     }
 
+    /// Starts tool and agent, and waits until the agent acts, as it then does every so many seconds.
+    pub async fn start_acting(&self, every: f64) -> Pod {
+        self.start_tool().await;
+        let agent = self
+            .start_agent(json!([{"name": "load", "do": "load", "every": every,
+                "url": self.payments("/v1/accounts/A-1/balance")}]))
+            .await;
+        until("the agent acts", async || {
+            let said = agent.said().await;
+            said.iter().any(|line| line["status"] == 200).then_some(())
+        })
+        .await;
+        agent
+    }
+
     /// Kills the one process `name` of a pod, from outside of it.
     pub async fn kill(&self, victim: &Pod, name: &str) {
         let uid = victim.now().await.metadata.uid.expect("a uid");

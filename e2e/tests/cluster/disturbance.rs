@@ -89,16 +89,7 @@ fn while_operator_and_relay_are_down_the_guardians_own_transaction_stops_an_agen
         ..Options::default()
     };
     play_alone_with("nooperator", options, async |stage| {
-        stage.start_tool().await;
-        let agent = stage
-            .start_agent(json!([{"name": "load", "do": "load", "every": 0.1,
-                "url": stage.payments("/v1/accounts/A-1/balance")}]))
-            .await;
-        until("the agent acts", async || {
-            let said = agent.said().await;
-            said.iter().any(|line| line["status"] == 200).then_some(())
-        })
-        .await;
+        let agent = stage.start_acting(0.1).await;
         let status = stage.policy(&stage.agents).await.status.expect("a status");
         let key = &status.agents.first().expect("an agent").key;
         let chain = Chain::of_operator(&stage.client()).await;

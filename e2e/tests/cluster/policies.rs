@@ -165,16 +165,7 @@ async fn says_as_relay(stage: &Stage, name: &str, status: &Value) -> Result<(), 
 #[test]
 fn a_revocation_by_kubectl_stops_a_running_agent_and_is_followed_until_it_is_included() {
     play_with("revocation", governed(), async |stage| {
-        stage.start_tool().await;
-        let agent = stage
-            .start_agent(json!([{"name": "load", "do": "load", "every": 0.1,
-                "url": stage.payments("/v1/accounts/A-1/balance")}]))
-            .await;
-        until("the agent acts", async || {
-            let said = agent.said().await;
-            said.iter().any(|line| line["status"] == 200).then_some(())
-        })
-        .await;
+        let agent = stage.start_acting(0.1).await;
         let api: Api<AgentRevocation> = Api::all(stage.client());
         let name = format!("e2e-{}", stage.agents);
         let _ = api.delete(&name, &DeleteParams::default()).await;

@@ -1,27 +1,13 @@
 //! Chain state by relay and witnesses, and without them.
 
-use serde_json::{Value, json};
-use writ_e2e::{By, Options, Part, Pod, Stage, play_alone_with, play_with, sidecar_metric, until};
+use serde_json::Value;
+use writ_e2e::{By, Options, Part, Stage, play_alone_with, play_with, sidecar_metric, until};
 
 fn governed() -> Options {
     Options {
         by: By::AgentPolicies,
         ..Options::default()
     }
-}
-
-async fn acting(stage: &Stage) -> Pod {
-    stage.start_tool().await;
-    let agent = stage
-        .start_agent(json!([{"name": "load", "do": "load", "every": 0.2,
-            "url": stage.payments("/v1/accounts/A-1/balance")}]))
-        .await;
-    until("the agent acts", async || {
-        let said = agent.said().await;
-        said.iter().any(|line| line["status"] == 200).then_some(())
-    })
-    .await;
-    agent
 }
 
 async fn of_sidecar(stage: &Stage, name: &str) -> Option<f64> {
@@ -53,7 +39,7 @@ async fn follows(stage: &Stage) {
 #[test]
 fn sidecars_follow_the_chain_by_relay_and_witness() {
     play_with("relayed", governed(), async |stage| {
-        acting(stage).await;
+        stage.start_acting(0.2).await;
         connected(stage, 1.0).await;
         follows(stage).await;
     });
@@ -62,7 +48,7 @@ fn sidecars_follow_the_chain_by_relay_and_witness() {
 #[test]
 fn without_a_relay_sidecars_read_the_chain_themselves_and_no_action_fails() {
     play_alone_with("norelay", governed(), async |stage| {
-        let agent = acting(stage).await;
+        let agent = stage.start_acting(0.2).await;
         connected(stage, 1.0).await;
         let before = agent.said().await.len();
         let usual = Part::Relay.scale(stage.client(), 0).await;
